@@ -1,0 +1,1 @@
+"""Distill, quantize, deploy and measure the most accurate student that meets a board's budget."""

@@ -1,0 +1,98 @@
+"""The operator list: what a runtime executes for one inference, as numbers.
+
+It comes from a student space's declaration or from a converted file's graph, and is the same either way.
+Activations that a runtime fuses into the operator before them (ReLU, ReLU6) and batch norms are not operators.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+OperatorKind = Literal["conv", "pointwise", "depthwise", "dense", "add", "pool", "other"]
+BYTES_PER_ELEMENT = {"fp32": 4, "fp16": 2, "wi8": 4, "wi8_ai16": 2, "wi8_ai8": 1, "wi8_ai8_symmetric": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One executed operator. `inputs` and `output` name activation tensors; weights are counted, not named.
+
+    `kind`: `conv` (any convolution that is neither of the next two), `pointwise` (1x1, one group), `depthwise`
+    (as many groups as input channels), `dense`, `add`, `pool` (global or windowed), or `other`.
+    """
+
+    name: str
+    kind: OperatorKind
+    macs: int
+    weights: int
+    biases: int
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorList:
+    """Operators in execution order; `tensors` maps each activation tensor's name to its number of elements."""
+
+    operators: tuple[Operator, ...]
+    tensors: dict[str, int]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference."""
+        return sum(operator.macs for operator in self.operators)
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases, after batch norms are folded."""
+        return sum(operator.weights + operator.biases for operator in self.operators)
+
+    def elements_moved(self, operator: Operator) -> int:
+        """Activation elements read and written, and weights read, by one operator."""
+        return sum(self.tensors[name] for name in (*operator.inputs, operator.output)) + operator.weights
+
+    def weight_bytes(self, scheme: str) -> int:
+        """Bytes of weights and biases in a file of that scheme (biases take 4 bytes where weights are int8)."""
+        weights = sum(operator.weights for operator in self.operators)
+        biases = sum(operator.biases for operator in self.operators)
+        if scheme in ("fp32", "fp16"):
+            return (weights + biases) * BYTES_PER_ELEMENT[scheme]
+        return weights + 4 * biases
+
+    def peak_live_elements(self) -> int:
+        """Most activation elements alive at once, each tensor living from its producer to its last consumer."""
+        last_use = {name: -1 for name in self.tensors}
+        for step, operator in enumerate(self.operators):
+            for name in operator.inputs:
+                last_use[name] = step
+        for name in self.outputs:
+            last_use[name] = len(self.operators)
+        live = set(self.inputs)
+        peak = sum(self.tensors[name] for name in live)
+        for step, operator in enumerate(self.operators):
+            live.add(operator.output)
+            peak = max(peak, sum(self.tensors[name] for name in live))
+            live = {name for name in live if last_use[name] > step}
+        return peak
+
+    def counts(self) -> Counter[str]:
+        """How many operators there are of each kind."""
+        return Counter(operator.kind for operator in self.operators)
+
+
+def features(operators: OperatorList, scheme: str) -> dict[str, float]:
+    """Cost features by name: `macs.KIND` (millions), `bytes.KIND` (millions moved) and `count.KIND`."""
+    values: dict[str, float] = {}
+    size = BYTES_PER_ELEMENT[scheme]
+    for operator in operators.operators:
+        for name, amount in (
+            (f"macs.{operator.kind}", operator.macs / 1e6),
+            (f"bytes.{operator.kind}", operators.elements_moved(operator) * size / 1e6),
+            (f"count.{operator.kind}", 1.0),
+        ):
+            values[name] = values.get(name, 0.0) + amount
+    return values
+

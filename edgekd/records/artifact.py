@@ -1,0 +1,53 @@
+"""A built file and what was checked of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgekd.records.base import NonNegative, PositiveInt, Record, Sha256
+
+Format = Literal["torch", "tflite", "onnx"]
+Scheme = Literal["wi8_ai8", "wi8_ai8_symmetric", "wi8_ai16", "wi8", "fp16", "fp32"]
+
+
+class Finding(Record):
+    """A node of a graph that is not what its file claims. `severity` "error" makes the claim untrue."""
+
+    node: str
+    problem: str
+    severity: Literal["error", "warning"] = "error"
+
+
+class Audit(Record):
+    """What a file was found to hold, against the scheme it claims."""
+
+    claimed_scheme: Scheme
+    found_scheme: str
+    honest: bool
+    operators: dict[str, int]
+    weight_bytes: int
+    parameters: int
+    findings: tuple[Finding, ...] = ()
+
+
+class Parity(Record):
+    """How far two forms of one student agree over the same real inputs. LSB: steps of the int8 output's scale."""
+
+    pair: str
+    inputs: PositiveInt
+    top1_agreement: NonNegative
+    max_abs_lsb: int
+    mean_abs_lsb: NonNegative
+    identical_logits: NonNegative
+
+
+class Artifact(Record):
+    """A file in the run directory. `path` is relative to it; `parent` is the sha256 of what it was made from."""
+
+    path: str
+    format: Format
+    scheme: Scheme
+    sha256: Sha256
+    size_bytes: PositiveInt
+    parent: Sha256 | None = None
+    audit: Audit | None = None

@@ -1,0 +1,80 @@
+"""What to do, as data: task, student space, distillation, quantization, seed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from edgekd.records.base import SCHEMA_VERSION, Fraction, NonNegative, Positive, PositiveInt, Record
+from edgekd.records.budget import Budget
+
+
+class TaskChoice(Record):
+    """The task's name or file, and the options that the task itself declares."""
+
+    name: str = "watch-gestures"
+    options: dict[str, Any] = {}
+
+
+class StudentChoice(Record):
+    """Which space to search, and choices to hold fixed in it. `space = "auto"` takes the task's own."""
+
+    space: str = "auto"
+    fixed: dict[str, Any] = {}
+    grow: PositiveInt = Field(default=3, description="how many sizes to try, smallest viable first")
+
+
+class Objective(Record):
+    """One term of the loss. The terms' weighted sum is minimised."""
+
+    kind: str
+    weight: NonNegative = 1.0
+    temperature: Positive = 3.0
+
+
+class Training(Record):
+    """One training run. `patience` counts epochs without a better validation score before stopping early."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt = 64
+    learning_rate: Positive
+    weight_decay: NonNegative = 1e-4
+    warmup_fraction: Fraction = 0.1
+    clip_norm: Positive = 5.0
+    patience: PositiveInt = 15
+
+
+class Distillation(Record):
+    """The teaching signals and their schedule. Defaults: Hinton et al. 2015 (arXiv:1503.02531), T = 3, soft .7."""
+
+    objectives: tuple[Objective, ...] = (
+        Objective(kind="hard", weight=0.3),
+        Objective(kind="hinton", weight=0.7, temperature=3.0),
+    )
+    training: Training = Training(epochs=40, learning_rate=3e-3)
+
+
+class Quantization(Record):
+    """Quantization-aware training. Observers' ranges freeze after `freeze_fraction` of the steps."""
+
+    scheme: Literal["wi8_ai8"] = "wi8_ai8"
+    training: Training = Training(epochs=6, learning_rate=3e-4, warmup_fraction=0.0, patience=6)
+    freeze_fraction: Fraction = 0.6
+    calibration_batches: PositiveInt = 16
+
+
+class Recipe(Record):
+    """Everything a run needs beside the profile; with the same seed and data it repeats the run."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    profile: str | None = None
+    task: TaskChoice = TaskChoice()
+    student: StudentChoice = StudentChoice()
+    teacher: Training | None = Field(default=None, description="None takes the task's own schedule")
+    distill: Distillation = Distillation()
+    quantize: Quantization = Quantization()
+    budget: Budget = Budget()
+    ablation: Literal["none", "scratch", "full"] = "scratch"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
