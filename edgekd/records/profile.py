@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from edgekd.records.base import SCHEMA_VERSION, Fraction, NonNegative, Positive, PositiveInt, Record, RuntimeName
+from edgekd.records.base import SCHEMA_VERSION, Fraction, NonNegative, PositiveInt, Record, RuntimeName
 from edgekd.records.budget import Budget
 
 T = TypeVar("T")
+
+# Bounds that catch a value given in another unit: 1.8 where GHz were meant, 4 where GiB were meant.
+ClockMhz = Annotated[float, Field(ge=50, le=20_000, allow_inf_nan=False)]
+RamMib = Annotated[int, Field(ge=64, le=2**22)]
 
 
 class Sourced(Record, Generic[T]):
@@ -27,9 +31,17 @@ class Match(Record):
     """
 
     device_tree_models: tuple[str, ...] = ()
-    ram_mib_min: PositiveInt | None = None
-    ram_mib_max: PositiveInt | None = None
+    ram_mib_min: RamMib | None = None
+    ram_mib_max: RamMib | None = None
     this_machine: bool = False
+
+    @field_validator("ram_mib_max")
+    @classmethod
+    def _bounds_in_order(cls, high: int | None, info: ValidationInfo) -> int | None:
+        low = info.data.get("ram_mib_min")
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"is below ram_mib_min = {low}: no board could match")
+        return high
 
     @model_validator(mode="after")
     def _matches_something(self) -> Match:
@@ -46,14 +58,14 @@ class Soc(Record):
     isa: Sourced[str]
     isa_features: Sourced[tuple[str, ...]]
     cores: Sourced[PositiveInt]
-    clock_mhz: Sourced[Positive]
-    ram_mib: Sourced[tuple[PositiveInt, ...]]
+    clock_mhz: Sourced[ClockMhz]
+    ram_mib: Sourced[tuple[RamMib, ...]]
 
 
 class Platform(Record):
     """What wheels the board takes. `wheel_platform` is a platform tag of PEP 600 (`manylinux_2_28_aarch64`)."""
 
-    wheel_platform: Sourced[str]
+    wheel_platform: Sourced[Annotated[str, Field(pattern=r"^(manylinux|musllinux|linux|macosx|win)[a-z0-9_]*$")]]
     python: Sourced[str]
     os: Sourced[str]
 
@@ -84,8 +96,20 @@ class Sensor(Record):
     kind: Literal["ina3221", "ina238", "hwmon", "pmic_read_adc", "rapl", "external", "thermal_zone"]
     measures: Literal["power", "temperature"]
     rail: str
-    grade: Literal["A", "B", "C", "D"] | None = None
+    grade: Literal["A", "B", "C", "D"] | None = Field(default=None, validate_default=True)
     source: Annotated[str, Field(min_length=3)]
+
+    @field_validator("grade")
+    @classmethod
+    def _power_has_a_grade(cls, grade: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("measures") == "power" and grade is None:
+            raise ValueError(
+                "a power sensor needs a grade: A meter, B input rail, C partial rails, D estimate"
+            )
+        return grade
+
+
+OPERATOR_KINDS = ("conv", "pointwise", "depthwise", "dense", "add", "pool", "other")
 
 
 class OperatorCost(Record):
@@ -108,7 +132,7 @@ class LatencyModel(Record):
     runtime: RuntimeName
     runtime_version: str
     scheme: Literal["wi8_ai8", "wi8", "fp16", "fp32"]
-    threads: PositiveInt | None = Field(description="None where the figures do not say")
+    threads: PositiveInt | None = Field(default=None, description="None where the figures do not say")
     provenance: Literal["prior", "published", "measured"]
     overhead_ms: NonNegative
     costs: dict[str, OperatorCost]
@@ -122,6 +146,29 @@ class LatencyModel(Record):
     measured_by: str = ""
     measured_on: str = ""
     source: Annotated[str, Field(min_length=3)]
+
+    @field_validator("costs")
+    @classmethod
+    def _kinds_are_known(cls, costs: dict[str, OperatorCost]) -> dict[str, OperatorCost]:
+        unknown = sorted(set(costs) - set(OPERATOR_KINDS))
+        if unknown:
+            raise ValueError(f"unknown operator kind {', '.join(unknown)}; the kinds are {', '.join(OPERATOR_KINDS)}")
+        return costs
+
+    @field_validator("hull")
+    @classmethod
+    def _edges_in_order(cls, hull: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        turned = [f"{name} = [{low:g}, {high:g}]" for name, (low, high) in hull.items() if low > high]
+        if turned:
+            raise ValueError(f"lower edge above the upper one: {'; '.join(turned)}")
+        return hull
+
+
+def _usable_by_default(budget: Budget) -> Budget:
+    missing = [name for name in ("latency_p90_ms", "peak_memory_mib") if getattr(budget, name) is None]
+    if missing:
+        raise ValueError(f"a profile's budget needs at least latency_p90_ms and peak_memory_mib; missing: {missing}")
+    return budget
 
 
 class DeviceProfile(Record):
@@ -137,17 +184,15 @@ class DeviceProfile(Record):
     operating_point: OperatingPoint
     acceleration: tuple[Acceleration, ...]
     sensors: tuple[Sensor, ...] = ()
-    budget: Budget
+    budget: Annotated[Budget, AfterValidator(_usable_by_default)]
     latency_models: tuple[LatencyModel, ...] = ()
     notes: tuple[str, ...] = ()
 
-    @model_validator(mode="after")
-    def _budget_is_usable(self) -> DeviceProfile:
-        if self.budget.latency_p90_ms is None or self.budget.peak_memory_mib is None:
-            raise ValueError("budget: a profile needs at least latency_p90_ms and peak_memory_mib")
-        if self.operating_point.threads > self.soc.cores.value:
-            raise ValueError(
-                f"operating_point.threads is {self.operating_point.threads} "
-                f"but soc.cores is {self.soc.cores.value}: threads cannot exceed cores"
-            )
-        return self
+    # On the field, not on the whole record, so that it is reported along with errors elsewhere in the file.
+    @field_validator("operating_point")
+    @classmethod
+    def _threads_fit_cores(cls, point: OperatingPoint, info: ValidationInfo) -> OperatingPoint:
+        soc = info.data.get("soc")
+        if soc is not None and point.threads > soc.cores.value:
+            raise ValueError(f"threads = {point.threads} exceeds soc.cores = {soc.cores.value}")
+        return point
