@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
-import logging
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from edgekd.errors import BuildError, ConfigurationError
 from edgekd.records import Record, Report
+from edgekd.store import stages
 from edgekd.store.atomic import (
     PARTIAL_MARK,
     link_atomically,
@@ -27,15 +26,14 @@ from edgekd.store.atomic import (
 )
 from edgekd.store.hashing import hash_file
 from edgekd.store.lock import exclusive
-
-log = logging.getLogger(__name__)
+from edgekd.store.places import IDENTITY_FILE, require_free, unused_path
+from edgekd.store.reading import read_record
 
 R = TypeVar("R", bound=BaseModel)
 Clock = Callable[[], datetime.datetime]
 Checkpoint = Literal["teacher", "scratch", "student"]
 
 RUNS = Path("runs")
-_IDENTITY = "run.json"
 _LATEST = "latest"
 _LOCK = ".lock"
 _WORK_PREFIX = ".work-"
@@ -56,16 +54,6 @@ class RunIdentity(Record):
     created_utc: str
 
 
-class StageResult(Record):
-    """A finished stage as it is kept: the hash of its inputs, its files with theirs, and its record."""
-
-    stage: str
-    input_hash: str
-    record_type: str
-    record: dict[str, Any]
-    files: dict[str, str]
-
-
 class RunDirectory:
     """One run's files. Every write is atomic, and one that fails leaves what stood there before.
 
@@ -78,6 +66,8 @@ class RunDirectory:
         self.resumed = resumed
         self._previous_latest: str | None = None
         self._latest: Path | None = None
+        self._created = False
+        self._made_folder = False
 
     # --- where things are ---
 
@@ -155,12 +145,12 @@ class RunDirectory:
         now = clock().astimezone(datetime.UTC)
         identity = RunIdentity(task=task, profile=profile, created_utc=now.isoformat(timespec="seconds"))
         existing = out if out is not None else runs / _LATEST
-        if resume and (existing / _IDENTITY).is_file():
+        if resume and (existing / IDENTITY_FILE).is_file():
             return cls._resume(existing, identity)
         if out is not None:
-            _require_free(out)
+            require_free(out)
             return cls._make(out, identity)
-        run = cls._make(_unused_name(runs, f"{now:%Y%m%dT%H%M%SZ}-{_slug(task)}-{_slug(profile)}"), identity)
+        run = cls._make(unused_path(runs, now, task, profile), identity)
         run._latest = runs / _LATEST
         run._previous_latest = str(run._latest.readlink()) if run._latest.is_symlink() else None
         link_atomically(run._latest, run.path.name)
@@ -171,14 +161,16 @@ class RunDirectory:
         existed = path.is_dir()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_text(path / _IDENTITY, identity.model_dump_json(indent=2) + "\n")
+            write_text(path / IDENTITY_FILE, identity.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise output_error(path, error) from error
         except ConfigurationError:
             if not existed:
                 shutil.rmtree(path, ignore_errors=True)
             raise
-        return cls(path, identity)
+        run = cls(path, identity)
+        run._created, run._made_folder = True, not existed
+        return run
 
     @classmethod
     def _resume(cls, path: Path, wanted: RunIdentity) -> RunDirectory:
@@ -205,10 +197,10 @@ class RunDirectory:
         if not path.is_dir():
             raise ConfigurationError(f"{path} is a file, not a run directory: name the folder that `edgekd fit` made")
         resolved = path.resolve()
-        marker = resolved / _IDENTITY
+        marker = resolved / IDENTITY_FILE
         if not marker.is_file():
-            raise ConfigurationError(f"{path} is not a run: {_IDENTITY} is missing in it")
-        return cls(resolved, _read_record(marker, RunIdentity))
+            raise ConfigurationError(f"{path} is not a run: {IDENTITY_FILE} is missing in it")
+        return cls(resolved, read_record(marker, RunIdentity))
 
     @contextlib.contextmanager
     def lock(self, who: str) -> Iterator[None]:
@@ -235,9 +227,11 @@ class RunDirectory:
         For a run that failed before it came to anything, so that bad input leaves nothing behind. `runs/latest`
         goes back to where it pointed.
         """
-        if self.resumed or self.report_json.exists() or any((self.path / "stages").glob("*.json")):
+        if not self._created or self.report_json.exists() or any((self.path / "stages").glob("*.json")):
             return False
         shutil.rmtree(self.path, ignore_errors=True)
+        if not self._made_folder:
+            self.path.mkdir(exist_ok=True)
         if self._latest is not None and self._latest.is_symlink() and str(self._latest.readlink()) == self.path.name:
             if self._previous_latest is None:
                 self._latest.unlink()
@@ -310,23 +304,7 @@ class RunDirectory:
 
         None where the stage has not finished, its inputs were others, or a file it made is gone or changed.
         """
-        stage_file = self._stage_file(stage)
-        if not stage_file.is_file():
-            return None
-        try:
-            result = StageResult.model_validate_json(stage_file.read_bytes())
-            if result.input_hash != input_hash:
-                log.info("stage %s: its inputs changed, it runs again", stage)
-                return None
-            record = record_type.model_validate_json(json.dumps(result.record))
-        except (ValidationError, OSError) as error:
-            log.warning("stage %s: %s cannot be used (%s), it runs again", stage, stage_file, error)
-            return None
-        for name, sha256 in result.files.items():
-            if not (self.path / name).is_file() or hash_file(self.path / name) != sha256:
-                log.warning("stage %s: its file %s is gone or changed, it runs again", stage, name)
-                return None
-        return record
+        return stages.finished(self.path, self._stage_file(stage), input_hash, record_type)
 
     def finish(self, stage: str, input_hash: str, record: BaseModel, files: Iterable[Path] = ()) -> None:
         """Keep a stage's record, the hash of its inputs and those of the files it made in this run.
@@ -335,14 +313,8 @@ class RunDirectory:
             ConfigurationError: one of the files is missing, or the record cannot be written.
             ValueError: a file lies outside the run.
         """
-        result = StageResult(
-            stage=stage,
-            input_hash=input_hash,
-            record_type=type(record).__name__,
-            record=record.model_dump(mode="json"),
-            files={self._relative(path): hash_file(path) for path in files},
-        )
-        write_text(self._stage_file(stage), result.model_dump_json(indent=2) + "\n")
+        hashes = {self._relative(path): hash_file(path) for path in files}
+        stages.finish(self._stage_file(stage), input_hash, record, hashes)
 
     # --- reports and artifacts ---
 
@@ -357,7 +329,7 @@ class RunDirectory:
                 f"{self.path} has no {self.report_json.name}: its run did not finish; "
                 f"`edgekd fit --resume --out {self.path}` goes on with it"
             )
-        return _read_record(self.report_json, Report)
+        return read_record(self.report_json, Report)
 
     def write_report(self, report: Report) -> None:
         """Write `report.json`; the report that stood there is kept in `reports/`, numbered from 0001.
@@ -400,46 +372,3 @@ class RunDirectory:
                     f"{path} is not the file that was built: sha256 {found}, but the report has {artifact.sha256}. "
                     "It was changed or cut short; build it again with `edgekd fit --resume`"
                 )
-
-
-def _read_record(path: Path, record_type: type[R]) -> R:
-    try:
-        return record_type.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigurationError(
-            f"{path} is not a valid {record_type.__name__}: {place}: {first['msg']} "
-            f"({error.error_count()} problems). It was cut short, edited or written by another version of edgekd"
-        ) from error
-
-
-def _slug(name: str) -> str:
-    stem = Path(name).stem if name.endswith(".py") else name
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.") or "task"
-
-
-def _require_free(out: Path) -> None:
-    if out.is_symlink() and not out.exists():
-        raise ConfigurationError(f"--out {out} is a link to nothing")
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ConfigurationError(f"--out {out} is a file: name a folder")
-    if (out / _IDENTITY).is_file():
-        raise ConfigurationError(f"--out {out} holds a run already: go on with it by --resume, or choose another --out")
-    try:
-        taken = next(out.iterdir(), None)
-    except OSError as error:
-        raise output_error(out, error) from error
-    if taken is not None:
-        raise ConfigurationError(f"--out {out} is not empty and is not a run ({taken.name} is in it): choose another")
-
-
-def _unused_name(runs: Path, name: str) -> Path:
-    path, number = runs / name, 2
-    while path.exists():
-        path, number = runs / f"{name}-{number}", number + 1
-    return path
