@@ -1,0 +1,81 @@
+"""The network as plain data: what a file will hold, before any format. Written by `nn`, read by `convert`; no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.records import Scheme
+
+Activation = Literal["none", "relu", "relu6"]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The values an integer tensor can stand for: `scale * (q - zero_point)`, q of `bits` bits, signed."""
+
+    scale: float
+    zero_point: int
+    bits: Literal[8, 16] = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An activation of one inference. `shape` is torch's (batch 1, channels before height and width)."""
+
+    name: str
+    shape: tuple[int, ...]
+    grid: Grid | None = None
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One operator with its constants. `name` is its place in the user's module.
+
+    `weight` is (out, in / groups, height, width) for `conv`, (out, in) for `linear`; int8 where `weight_scale`
+    (one value per output channel) is given, float32 otherwise. `bias` is int32 on the grid input scale times
+    weight scale where the activations are quantized, float32 otherwise.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    output: str
+    activation: Activation = "none"
+    weight: Array | None = None
+    weight_scale: Array | None = None
+    bias: Array | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Layers in execution order, from one input to one output."""
+
+    scheme: Scheme
+    tensors: dict[str, Tensor]
+    layers: tuple[Layer, ...]
+    input: str
+    output: str
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        return sum(
+            constant.size for layer in self.layers for constant in (layer.weight, layer.bias) if constant is not None
+        )
+
+    def output_scale(self) -> float:
+        """Step of the output's grid, the LSB of parity figures; 1 where the output is float."""
+        grid = self.tensors[self.output].grid
+        return grid.scale if grid else 1.0

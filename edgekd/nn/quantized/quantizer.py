@@ -1,0 +1,112 @@
+"""Fake quantization of activations, weights and biases.
+
+The arithmetic is torch's `fake_quantize_*`: q = clamp(round_half_even(x * (1 / scale)) + zero_point), and the
+straight-through gradient inside the range (Jacob et al. 2018, arXiv:1712.05877).
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.nn.quantized.network import Activation, Grid
+
+WEIGHT_MAX = 127
+INT8_MIN, INT8_MAX = -128, 127
+_SMALLEST_RANGE = 1e-6
+_BIAS_MAX = 2.0**30
+"""A bias beyond this many steps would overflow the int32 accumulator; the weight's scale grows until it fits."""
+_SMALLEST_CHANNEL = 1e-6
+"""Least scale of a channel, as a share of the largest: the runtimes refuse multipliers below 2**-32."""
+
+
+class ActivationQuantizer(nn.Module):
+    """Rounds activations to int8, per tensor, on a range learnt as a moving average of minima and maxima.
+
+    Several tensors may share one quantizer (a pool and its input, the inputs of a concatenation): each is a
+    member with its own averages, and the range is their union. `activation` is a nonlinearity that all members
+    end in: the range then starts at 0 (and ends at 6 at most), so that saturation is the nonlinearity.
+    """
+
+    minimum: Tensor
+    maximum: Tensor
+    updates: Tensor
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, activation: Activation = "none", members: int = 1, momentum: float = 0.99) -> None:
+        super().__init__()
+        self.activation = activation
+        self.momentum = momentum
+        self.observing = True
+        self.register_buffer("minimum", torch.zeros(members))
+        self.register_buffer("maximum", torch.zeros(members))
+        self.register_buffer("updates", torch.zeros(members, dtype=torch.int32))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
+
+    def forward(self, inputs: Tensor, member: int = 0) -> Tensor:
+        """The inputs on the int8 grid, same shape. In training, the range follows them until it is frozen."""
+        if self.training and self.observing:
+            self.observe(inputs.detach(), member)
+        return self.round(inputs)
+
+    def round(self, inputs: Tensor) -> Tensor:
+        """The inputs on the grid as it is."""
+        return torch.fake_quantize_per_tensor_affine(inputs, self.scale, self.zero_point, INT8_MIN, INT8_MAX)
+
+    @torch.no_grad()
+    def observe(self, inputs: Tensor, member: int = 0) -> None:
+        """Move the range towards the inputs'. The first updates average evenly, so that calibration needs few."""
+        low, high = torch.aminmax(inputs)
+        self.updates[member] += 1
+        weight = torch.clamp(1.0 / self.updates[member], min=1.0 - self.momentum)
+        self.minimum[member] += (low - self.minimum[member]) * weight
+        self.maximum[member] += (high - self.maximum[member]) * weight
+        self._set_grid()
+
+    def _set_grid(self) -> None:
+        low, high = self.minimum.amin().clamp(max=0.0), self.maximum.amax().clamp(min=0.0)
+        if self.activation != "none":
+            low = torch.zeros_like(low)
+        if self.activation == "relu6":
+            high = high.clamp(max=6.0)
+        scale = ((high - low) / (INT8_MAX - INT8_MIN)).clamp(min=_SMALLEST_RANGE)
+        self.scale.copy_(scale)
+        self.zero_point.copy_((INT8_MIN - torch.round(low / scale)).clamp(INT8_MIN, INT8_MAX))
+
+    def grid(self) -> Grid:
+        """The grid in use."""
+        return Grid(float(self.scale), int(self.zero_point))
+
+
+def weight_scale(weight: Tensor, bias: Tensor | None, input_scale: Tensor | None) -> Tensor:
+    """One scale per output channel, (out,): the largest magnitude over 127.
+
+    It is larger only where a channel is (almost) dead, or where its bias would overflow int32.
+    """
+    weight = weight.detach()
+    scale = weight.abs().flatten(1).amax(1) / WEIGHT_MAX
+    largest = scale.amax()
+    scale = torch.maximum(scale, torch.where(largest > 0, largest * _SMALLEST_CHANNEL, torch.ones_like(largest)))
+    if bias is not None and input_scale is not None:
+        scale = torch.maximum(scale, bias.detach().abs() / (input_scale * _BIAS_MAX))
+    return scale
+
+
+def quantize_weight(weight: Tensor, scale: Tensor) -> Tensor:
+    """The weight on its int8 grid, symmetric per output channel, same shape."""
+    zero_point = torch.zeros(len(scale), dtype=torch.int32, device=weight.device)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zero_point, 0, -WEIGHT_MAX, WEIGHT_MAX)
+
+
+def bias_steps(bias: Tensor, scale: Tensor) -> Tensor:
+    """The bias in whole steps of `scale` (input scale times weight scale), float32, (out,)."""
+    return torch.round(bias / scale)
+
+
+def quantize_bias(bias: Tensor, scale: Tensor) -> Tensor:
+    """The bias on the int32 grid of `scale`, with a straight-through gradient, (out,)."""
+    return cast(Tensor, bias + (bias_steps(bias, scale) * scale - bias).detach())
