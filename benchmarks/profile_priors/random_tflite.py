@@ -64,16 +64,14 @@ class _Graph:
 
     def operator(self, name: str, inputs: list[int], output: int, options: Any, options_type: int, version: int) -> int:
         builtin = getattr(schema.BuiltinOperator, name)
-        for index, code in enumerate(self.codes):
-            if code.builtinCode == builtin:
-                break
-        else:
+        known = [code.builtinCode for code in self.codes]
+        if builtin not in known:
             code = schema.OperatorCodeT()
             code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), version
             self.codes.append(code)
-            index = len(self.codes) - 1
+            known.append(builtin)
         operator = schema.OperatorT()
-        operator.opcodeIndex, operator.inputs, operator.outputs = index, inputs, [output]
+        operator.opcodeIndex, operator.inputs, operator.outputs = known.index(builtin), inputs, [output]
         operator.builtinOptions, operator.builtinOptionsType = options, options_type
         self.operators.append(operator)
         return output

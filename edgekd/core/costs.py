@@ -1,0 +1,150 @@
+"""Predicts what an operator list costs beside its median latency: tail latency, peak memory, file size.
+
+All are priors with wide intervals, of confidence 0.9, until something is measured. Their anchors are in
+benchmarks/data: `host_litert_memory.csv` for memory; see each function for the rest.
+"""
+
+from __future__ import annotations
+
+from edgekd.core.latency_model import predict
+from edgekd.core.operators import BYTES_PER_ELEMENT, OperatorList
+from edgekd.errors import ConfigurationError
+from edgekd.records import LATENCY_PERCENTILES, Budget, DeviceProfile, Estimate, Format, LatencyModel, RuntimeName
+
+MIB, KIB = 2**20, 2**10
+
+# Ratio of a percentile to the median: value, lower and upper end. Quiet machines stay near the lower end: 40 int8
+# students of 3,000 runs each gave p90 1.01 (1.01 to 1.03 for nine in ten students), p95 1.01 (to 1.04), p99 1.19 (to
+# 1.55) on a 2-core x86-64 machine; greatest over least of 201 one-thread runs of ncnn on Pis and Orins is 1.007 in
+# the median and 1.02 at the 95th percentile. The upper ends leave room for a board that has other things to do.
+TAIL_RATIOS = {50: (1.0, 1.0, 1.0), 90: (1.03, 1.0, 1.15), 95: (1.05, 1.0, 1.25), 99: (1.2, 1.0, 1.8)}
+
+# Bytes that a runtime holds beyond its import, whatever the model. LiteRT: 24 random students of 0.004 to 0.6 MB of
+# weights in fresh processes, x86-64 (benchmarks/data/host_litert_memory.csv); onnxruntime: one int8 MobileNetV2-like
+# model, 14.7 MB in all.
+FIXED_BYTES: dict[RuntimeName, float] = {"tflite": 3.55 * MIB, "onnx": 12.5 * MIB}
+# Weights are there twice, in the mapped file and packed for the kernels; activations in the arena and padded copies.
+WEIGHT_COPIES, ACTIVATION_COPIES, BYTES_PER_OPERATOR = 2.0, 2.0, 4096.0
+MEMORY_LOW, MEMORY_HIGH = 0.7, 2.0
+
+
+def predict_costs(
+    profile: DeviceProfile,
+    budget: Budget,
+    operators: OperatorList,
+    scheme: str,
+    runtime: RuntimeName | None = None,
+) -> dict[str, Estimate]:
+    """Costs by the name of their budget constraint: p90 latency, memory, file size, and what else `budget` limits.
+
+    Latencies and fps are absent where the profile has no latency model of that runtime and scheme. Energy and power
+    are always absent: nothing is known of them before measuring.
+
+    Raises:
+        ConfigurationError: the latency model has no cost for one of the operators.
+    """
+    runtime = runtime or profile.operating_point.runtime
+    costs: dict[str, Estimate] = {}
+    model = latency_model_for(profile, scheme, runtime)
+    if model is not None:
+        median = predict(model, operators)
+        for name, percentile in LATENCY_PERCENTILES.items():
+            if percentile == 90 or getattr(budget, name) is not None:
+                costs[name] = at_percentile(median, percentile)
+        if budget.fps is not None:
+            costs["fps"] = frames_per_second(median)
+    costs["peak_memory_mib"] = peak_memory(operators, scheme, runtime)
+    costs["file_size_kib"] = file_size(operators, scheme, "tflite" if runtime == "tflite" else "onnx")
+    return costs
+
+
+def latency_model_for(profile: DeviceProfile, scheme: str, runtime: RuntimeName | None = None) -> LatencyModel | None:
+    """The profile's latency model for that scheme and runtime at its own threads, or None.
+
+    A measured model comes before a published one and that before a prior.
+    """
+    wanted = runtime or profile.operating_point.runtime
+    order = ("measured", "published", "prior")
+    fitting = [
+        model
+        for model in profile.latency_models
+        if model.runtime == wanted
+        and model.scheme == scheme
+        and model.threads in (None, profile.operating_point.threads)
+    ]
+    return min(fitting, key=lambda model: order.index(model.provenance), default=None)
+
+
+def at_percentile(median: Estimate, percentile: int) -> Estimate:
+    """A latency percentile (50, 90, 95 or 99), in ms, from the median's estimate. See `TAIL_RATIOS`.
+
+    Raises:
+        ConfigurationError: no ratio is known for that percentile.
+    """
+    if percentile not in TAIL_RATIOS:
+        raise ConfigurationError(f"no prediction for the {percentile}th percentile; known: {sorted(TAIL_RATIOS)}")
+    ratio, low, high = TAIL_RATIOS[percentile]
+    if percentile == 50:
+        return median
+    return median.model_copy(
+        update={
+            "value": median.value * ratio,
+            "low": median.low * low,
+            "high": median.high * high,
+            "source": f"{median.source}; p{percentile} is {ratio:g} ({low:g} to {high:g}) times the median",
+        }
+    )
+
+
+def frames_per_second(median: Estimate) -> Estimate:
+    """Inferences per second, back to back, from the median latency's estimate in ms."""
+    return median.model_copy(
+        update={"value": 1e3 / median.value, "low": 1e3 / median.high, "high": 1e3 / median.low},
+    )
+
+
+def peak_memory(operators: OperatorList, scheme: str, runtime: RuntimeName = "tflite") -> Estimate:
+    """Peak memory in MiB: VmHWM less the RSS after the runtime's import, in a fresh process.
+
+    The runtime's fixed share, weights twice, the arena of the largest set of live activations twice, and a little
+    per operator. Fits the 48 students of host_litert_memory.csv within 10 %; the interval, 0.7 to 2 times, is for
+    other architectures and larger graphs.
+    """
+    arena = operators.peak_live_elements() * BYTES_PER_ELEMENT[scheme]
+    total = (
+        FIXED_BYTES[runtime]
+        + WEIGHT_COPIES * operators.weight_bytes(scheme)
+        + ACTIVATION_COPIES * arena
+        + BYTES_PER_OPERATOR * len(operators.operators)
+    )
+    value = total / MIB
+    source = f"prior: {runtime}'s fixed {FIXED_BYTES[runtime] / MIB:.1f} MiB + 2 x weights + 2 x live activations"
+    return Estimate(
+        value=value,
+        low=value * MEMORY_LOW,
+        high=value * MEMORY_HIGH,
+        confidence=0.9,
+        basis="predicted",
+        source=source,
+    )
+
+
+def file_size(operators: OperatorList, scheme: str, file_format: Format) -> Estimate:
+    """File size in KiB: weights and biases, plus quantization parameters and graph.
+
+    An int8 file keeps, per output channel, scales and zero points of weights and bias (24 bytes); a graph takes
+    about 0.6 KB per operator and 2 KB in .tflite, 1.2 KB and 4 KB in .onnx. The lower end is the weights alone.
+    """
+    weights = operators.weight_bytes(scheme)
+    channels = sum(operator.biases for operator in operators.operators)
+    per_channel = 0 if scheme in ("fp32", "fp16") else 24 * channels
+    per_operator, fixed = (1200, 4000) if file_format == "onnx" else (600, 2000)
+    around = per_channel + per_operator * len(operators.operators) + fixed
+    return Estimate(
+        value=(weights + around) / KIB,
+        low=weights / KIB,
+        high=(1.05 * weights + 2.5 * around) / KIB,
+        confidence=0.9,
+        basis="predicted",
+        source=f"prior: weights plus the usual metadata of a .{file_format} file",
+    )
