@@ -1,0 +1,1 @@
+"""Sessions to a board, and what is done through them: provisioning, deployment, measuring."""

@@ -1,0 +1,213 @@
+"""A board over SSH."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import secrets
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import paramiko
+
+from edgekd.board.pump import Exit
+from edgekd.board.session import Address, Session, board_home
+from edgekd.board.ssh_connect import connect
+from edgekd.core.board_output import printable
+from edgekd.errors import BoardError
+
+# paramiko logs tracebacks of errors that are raised as well; without a handler they would land on the terminal.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+OPEN_TIMEOUT_S = 15.0
+KILL_TIMEOUT_S = 5.0
+BANNER_LIMIT_BYTES = 2**20
+
+# Runs "$@" and tells how it ended. $0 is a token that no other output can contain: what a start-up file prints before
+# it is dropped, and an end without it is a lost link and not the command's exit code. The script is one line without
+# single quotes, backslashes or exclamation marks, so that csh and fish pass it on unharmed.
+_WRAPPER = (
+    'LC_ALL=C; export LC_ALL; echo; echo "$0"; echo >&2; echo "$0 $$" >&2; '
+    '"$@"; code=$?; echo >&2; echo "$0 exit $code" >&2; exit $code'
+)
+# A session's commands share one process group, led by the login shell that sshd started.
+_KILL = (
+    'set -- "$1" $(cat "/proc/$1/stat"); [ -n "$6" ] || exit 0; '
+    'kill -TERM -- "-$6"; for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$1" 2>/dev/null || exit 0; sleep 0.1; done; '
+    'kill -KILL -- "-$6"'
+)
+
+
+def quote(word: str) -> str:
+    """One word for a login shell, be it POSIX, csh or fish: the one place where quoting is done.
+
+    A backslash stands in double quotes, since fish reads it as an escape in single ones.
+    """
+    return "".join('"\\\\"' if part == "\\" else shlex.quote(part) for part in re.split(r"(\\)", word) if part) or "''"
+
+
+def command_line(token: str, command: Sequence[str]) -> str:
+    """The text that sshd hands to the login shell."""
+    return "exec sh -c " + " ".join(quote(word) for word in (_WRAPPER, token, *command))
+
+
+class SshProcess:
+    """A command on the far side of a channel."""
+
+    def __init__(self, name: str, transport: Any, command: Sequence[str]) -> None:
+        self._name = name
+        self._transport = transport
+        self._token = f"edgekd-{secrets.token_hex(8)}"
+        self._begun = False
+        self._ended = False
+        self._head = bytearray()
+        self._pid: int | None = None
+        self._channel = self._open(command_line(self._token, command))
+
+    def _open(self, line: str) -> Any:
+        try:
+            channel = self._transport.open_session(timeout=OPEN_TIMEOUT_S)
+            # paramiko waits for the answer to exec without a timeout: closing the channel is what ends that wait.
+            watchdog = threading.Timer(OPEN_TIMEOUT_S, channel.close)
+            watchdog.daemon = True
+            watchdog.start()
+            try:
+                channel.exec_command(line)
+            finally:
+                watchdog.cancel()
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise BoardError(
+                f"{self._name}: no command can be started there: {printable(str(error)) or 'the connection was lost'}. "
+                "The server may be frozen, the link down, or its MaxSessions reached; try again"
+            ) from error
+        return channel
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self._ended and self._transport.is_active():
+            self._kill()
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.close()
+
+    def _kill(self) -> None:
+        """End the command and all that it started. Closing the channel alone would leave it running."""
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            deadline = time.monotonic() + 1.0
+            while self._pid is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if self._pid is None:
+                return
+            channel = self._transport.open_session(timeout=KILL_TIMEOUT_S)
+            channel.settimeout(KILL_TIMEOUT_S)
+            watchdog = threading.Timer(KILL_TIMEOUT_S, channel.close)
+            watchdog.start()
+            channel.exec_command("exec sh -c " + " ".join(map(quote, (_KILL, "edgekd", str(self._pid)))))
+            channel.status_event.wait(KILL_TIMEOUT_S)
+            watchdog.cancel()
+            channel.close()
+
+    def read_stdout(self, timeout_s: float) -> bytes | None:
+        """The next bytes after the wrapper's mark; b"" at the end; None where none came in time."""
+        chunk = self._receive(self._channel.recv, timeout_s)
+        if chunk is None or self._begun or chunk == b"":
+            return chunk
+        self._head += chunk
+        mark = b"\n" + self._token.encode() + b"\n"
+        found = self._head.find(mark)
+        if found < 0:
+            if len(self._head) > BANNER_LIMIT_BYTES:
+                raise BoardError(f"{self._name}: the login's start-up files print more than {BANNER_LIMIT_BYTES} bytes")
+            return None
+        self._begun = True
+        return bytes(self._head[found + len(mark) :]) or None
+
+    def read_stderr(self, timeout_s: float) -> bytes | None:
+        """The same of standard error, with the wrapper's marks, which `wait` reads and takes away."""
+        chunk = self._receive(self._channel.recv_stderr, timeout_s)
+        if chunk and self._pid is None:
+            self._stderr_head = getattr(self, "_stderr_head", b"")[-4096:] + chunk
+            found = re.search(rb"\n%s (\d+)\n" % self._token.encode(), self._stderr_head)
+            self._pid = int(found.group(1)) if found else None
+        return chunk
+
+    def _receive(self, receive: Any, timeout_s: float) -> bytes | None:
+        self._channel.settimeout(timeout_s)
+        try:
+            chunk: bytes = receive(65536)
+        except TimeoutError:
+            return None
+        except OSError:
+            return b""
+        return chunk
+
+    def write_stdin(self, data: memoryview, timeout_s: float) -> int:
+        """How many bytes were taken. `data` is a memoryview: slicing bytes would copy what is left each time."""
+        try:
+            taken: int = self._channel.send(data)
+        except TimeoutError:
+            return 0
+        except OSError as error:
+            raise BrokenPipeError from error
+        return taken
+
+    def close_stdin(self) -> None:
+        """Let the command read the end of its input."""
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.shutdown_write()
+
+    def wait(self, stderr: bytes, timeout_s: float) -> Exit:
+        """Its end, from the wrapper's last words; without them the link was lost or the wrapper was killed."""
+        self._channel.status_event.wait(timeout_s)
+        text = stderr.decode("utf-8", errors="replace")
+        _, _, said = text.rpartition(f"\n{self._token} {self._pid}\n")
+        body, mark, code = said.rpartition(f"\n{self._token} exit ")
+        if mark and code.strip().isdigit():
+            self._ended = True
+            number = int(code)
+            # A shell tells a signal as 128 + its number.
+            return Exit(None, number - 128, body) if 129 <= number <= 192 else Exit(number, None, body)
+        status = self._channel.exit_status if self._channel.status_event.is_set() else -1
+        self._ended = status >= 0
+        if status > 0 and not self._begun:
+            raise BoardError(
+                f"{self._name}: the login shell there ended with code {status} before it ran anything: "
+                f"{printable(text.strip()[-400:] or self._head.decode('utf-8', 'replace')[-400:], 400)}. "
+                "The login needs a shell and `sh`"
+            )
+        time.sleep(0.2)  # The transport's own thread may still be learning that the connection is gone.
+        if self._transport.is_active():
+            raise BoardError(f"{self._name}: the command was killed on the board, with the shell that ran it")
+        raise BoardError(
+            f"{self._name}: the connection was lost while a command ran. What it did not finish was not put in place; "
+            "check the link and the board's power, then run the same command again"
+        )
+
+
+class SshSession(Session):
+    """Commands run over channels of one SSH connection."""
+
+    def __init__(self, name: str, address: Address, *, identity: Path | None, accept_new_host_key: bool) -> None:
+        self.name = name
+        self._connection = connect(name, address, identity=identity, accept_new_host_key=accept_new_host_key)
+        try:
+            self.home = board_home(self)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, command: Sequence[str]) -> SshProcess:
+        """Start `command` through the login shell, wrapped so that its end can be told."""
+        return SshProcess(self.name, self._connection.transport, command)
+
+    def close(self) -> None:
+        """Close the connection; what it was reached through goes with it."""
+        with contextlib.suppress(OSError, EOFError, socket.error):
+            self._connection.close()

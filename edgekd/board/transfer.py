@@ -1,0 +1,170 @@
+"""Puts files on a board: one exchange to ask what is there, one tar stream for all that is not.
+
+A transfer is atomic a file: everything is unpacked into a temporary directory beside its destination, checked there
+against sha256 sums that travel with it, and only then renamed. Whatever interrupts it, the temporary directory goes:
+at once where the board still runs our script, at the next transfer where it does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekd.core.board_output import printable
+from edgekd.errors import BoardError, ConfigurationError
+
+if TYPE_CHECKING:
+    from edgekd.board.session import Session
+
+CHUNK_BYTES = 2**18
+SUMS_NAME = "SHA256SUMS"
+IDLE_TIMEOUT_S = 25.0
+TRANSFER_TIMEOUT_S = 3600.0
+_SAFE_NAME = re.compile(r"^(?!\.incoming-)[A-Za-z0-9._+][A-Za-z0-9._+-]*(/[A-Za-z0-9._+][A-Za-z0-9._+-]*)*$")
+
+# One line, and neither single quotes, backslashes nor exclamation marks: it has to pass through login shells that are
+# not POSIX ones. $1: destination directory, $2: a token. The name of the temporary directory holds the process that
+# fills it, so that one whose process is gone is known to be stale.
+_PREPARE = (
+    'root=$1; mkdir -p -- "$root" || exit 91; '
+    'for old in "$root"/.incoming-*; do owner=${old##*.incoming-}; owner=${owner%%-*}; '
+    '[ -e "$old" ] && [ -n "$owner" ] && { kill -0 "$owner" 2>/dev/null || rm -rf -- "$old"; }; done; '
+    'new="$root/.incoming-$$-$2"; clean() { rm -rf -- "$new"; }; '
+    "trap clean EXIT; trap 'exit 129' HUP INT TERM PIPE; "
+).replace("'", '"')
+RECEIVE = (
+    _PREPARE + 'mkdir -m 700 -- "$new" || exit 91; cd -- "$new" || exit 91; tar -xf - || exit 92; '
+    f"sha256sum -c {SUMS_NAME} >/dev/null || exit 93; "
+)
+_PUBLISH_FILES = (
+    'while read -r sum name; do case $name in */*) mkdir -p -- "$root/${name%/*}" || exit 91;; esac; '
+    f'mv -f -- "$name" "$root/$name" || exit 91; done < {SUMS_NAME}; exit 0'
+)
+_HASHES = 'cd -- "$1" 2>/dev/null || exit 0; shift; sha256sum -- "$@" 2>/dev/null; exit 0'
+
+_STEPS = {
+    91: "the directory cannot be written",
+    92: "the files could not be unpacked",
+    93: "the files arrived damaged",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a transfer did: names sent, names that were there already, and bytes of the files sent."""
+
+    sent: tuple[str, ...]
+    skipped: tuple[str, ...]
+    sent_bytes: int
+
+
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file here, in hex.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def tar_stream(files: Mapping[str, Path], sums: Mapping[str, str]) -> Iterator[bytes]:
+    """A tar archive of `files` (name → path) and their sums, as it is read from disk.
+
+    Raises:
+        BoardError: a file changed size while it was read.
+    """
+    listing = "".join(f"{sums[name]}  {name}\n" for name in files).encode()
+    yield _tar_header(SUMS_NAME, len(listing), 0o600) + listing + _padding(len(listing))
+    for name, path in files.items():
+        size = path.stat().st_size
+        yield _tar_header(name, size, 0o644)
+        left = size
+        with path.open("rb") as file:
+            while chunk := file.read(min(CHUNK_BYTES, left)):
+                left -= len(chunk)
+                yield chunk
+        if left:
+            raise BoardError(f"{path} shrank while it was being sent: nothing was put in place; try again")
+        yield _padding(size)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _tar_header(name: str, size: int, mode: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, mode
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % tarfile.BLOCKSIZE)
+
+
+def put_files(session: Session, root: str, files: Mapping[str, Path]) -> Sent:
+    """Put files (name relative to `root` → local path) into the absolute directory `root` of the board.
+
+    What is there with the same hash is not sent. All the rest goes in one stream and is renamed into place after its
+    hashes were checked on the board.
+
+    Raises:
+        ConfigurationError: a name that is not a plain relative path, or a local file that cannot be read.
+        BoardError: the board is full, read-only, damaged the data, or the link broke.
+    """
+    for name in files:
+        if not _SAFE_NAME.match(name) or ".." in name.split("/") or name == SUMS_NAME:
+            raise ConfigurationError(f"'{printable(name, 100)}' cannot be the name of a file on a board")
+    sums = {name: sha256_file(path) for name, path in files.items()}
+    there = present_hashes(session, root, tuple(files))
+    missing = {name: path for name, path in files.items() if there.get(name) != sums[name]}
+    if missing:
+        send_tar(session, root, tar_stream(missing, sums), _PUBLISH_FILES)
+    return Sent(
+        sent=tuple(missing),
+        skipped=tuple(name for name in files if name not in missing),
+        sent_bytes=sum(path.stat().st_size for path in missing.values()),
+    )
+
+
+def present_hashes(session: Session, root: str, names: tuple[str, ...]) -> dict[str, str]:
+    """The sha256 of those of `names` that exist under `root` on the board."""
+    listing = session.shell(_HASHES, root, *names, timeout_s=300.0).stdout
+    hashes = {}
+    for line in listing.splitlines():
+        digest, separator, name = line.partition("  ")
+        if separator and name in names and re.fullmatch(r"[0-9a-f]{64}", digest):
+            hashes[name] = digest
+    return hashes
+
+
+def send_tar(session: Session, root: str, chunks: Iterator[bytes], publish: str, *arguments: str) -> str:
+    """Unpack a tar stream in a temporary directory under `root`, check its sums, run `publish` there.
+
+    `publish` is a shell script with `$new` (the temporary directory), `$root` and its own `arguments` as `$3`, ….
+
+    Returns:
+        What it printed.
+
+    Raises:
+        BoardError: any step failed; nothing of it remains.
+    """
+    command = ["sh", "-c", RECEIVE + publish, "edgekd", root, secrets.token_hex(4), *arguments]
+    result = session.send(command, chunks, timeout_s=TRANSFER_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S)
+    if not result.succeeded:
+        said = printable(result.stderr.strip()[-400:], 400)
+        step = _STEPS.get(result.exit_code or 0, "the transfer failed")
+        if result.signal:
+            step = f"the transfer was killed there by signal {result.signal}"
+        raise BoardError(
+            f"{session.name}: {step} ({root}): {said}. Nothing half-written was left. Free space or fix the "
+            "permissions there, or set EDGEKD_BOARD_HOME to another directory"
+        )
+    return result.stdout

@@ -1,0 +1,86 @@
+"""Sessions over a real OpenSSH server, and how they fail."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from edgekd.board.session import open_session
+from edgekd.errors import BoardError
+
+
+def test_commands_report_output_exit_code_and_signal(sshd):
+    with open_session(sshd.board) as session:
+        assert session.home == f"{sshd.home}/.edgekd"
+        result = session.run(["sh", "-c", "echo out; echo err >&2; exit 7"], check=False)
+        assert (result.stdout, result.stderr, result.exit_code, result.signal) == ("out\n", "err\n", 7, None)
+        killed = session.run(["sh", "-c", "kill -KILL $$"], check=False)
+        assert (killed.exit_code, killed.signal) == (None, 9)
+        awkward = ["a b", "it's", 'say "x"', "$HOME", "`id`", "back\\slash", "new\nline", "", "*", "!!", "-n"]
+        echoed = session.run(["printf", "%s|", *awkward])
+        assert echoed.stdout == "".join(f"{word}|" for word in awkward)
+        assert session.run(["cat"], stdin=b"fed").stdout == "fed"
+
+
+def test_put_and_get_round_trip_and_skip(sshd, tmp_path):
+    local = tmp_path / "data.bin"
+    local.write_bytes(bytes(range(256)) * 20_000)
+    with open_session(sshd.board) as session:
+        remote = f"{session.home}/deep/er/data.bin"
+        assert session.put(local, remote).sent == ("data.bin",)
+        assert session.put(local, remote).skipped == ("data.bin",)
+        session.get(remote, tmp_path / "back.bin")
+        assert (tmp_path / "back.bin").read_bytes() == local.read_bytes()
+        assert [path.name for path in Path(session.home).rglob("*") if path.is_file()] == ["data.bin"]
+
+
+def test_unknown_host_key_is_refused_and_accepted_on_request(sshd):
+    sshd.known_hosts.unlink()
+    with pytest.raises(BoardError, match="unknown.*SHA256:.*--accept-new-host-key"):
+        open_session(sshd.board)
+    assert not sshd.known_hosts.exists()
+    with open_session(sshd.board, accept_new_host_key=True) as session:
+        assert session.run(["echo", "hi"]).stdout == "hi\n"
+    with open_session(sshd.board) as session:
+        assert session.run(["echo", "again"]).stdout == "again\n"
+
+
+def test_changed_host_key_is_always_refused_and_the_line_named(sshd):
+    sshd.known_hosts.write_text("# a comment\n" + sshd.known_hosts.read_text())
+    sshd.stop()
+    sshd.new_host_key()
+    sshd.start()
+    before = sshd.known_hosts.read_text()
+    for accept in (False, True):
+        with pytest.raises(BoardError, match=rf"CHANGED.*{sshd.known_hosts} line 2"):
+            open_session(sshd.board, accept_new_host_key=accept)
+    assert sshd.known_hosts.read_text() == before
+
+
+def test_refused_login(sshd):
+    (sshd.root / "authorized_keys").write_text("")
+    with pytest.raises(BoardError, match="login refused for user .*authorized_keys"):
+        open_session(sshd.board, identity=sshd.identity)
+
+
+def test_unreachable_port(sshd):
+    sshd.stop()
+    with pytest.raises(BoardError, match=f"cannot be reached at 127.0.0.1 port {sshd.port}.*refused"):
+        open_session(sshd.board)
+
+
+def test_a_server_that_is_not_ssh():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        import threading
+
+        def answer():
+            connection, _ = server.accept()
+            connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(BoardError, match="no SSH connection came about"):
+            open_session(f"me@127.0.0.1:{port}")
