@@ -17,6 +17,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edgekd.records import Estimate
+
 Interval: TypeAlias = tuple[float, float]
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -187,6 +189,20 @@ def _tango_score(only_first: int, only_second: int, n: int, difference: float) -
     if variance <= 1e-12 * n:
         return 0.0 if surplus == 0 else math.copysign(math.inf, surplus)
     return surplus / math.sqrt(variance)
+
+
+def at_95_percent(estimate: Estimate) -> Interval:
+    """An estimate's interval at 95 %, where it was stated at less: normal on a log scale where it is positive.
+
+    An interval of higher confidence is left as it is.
+    """
+    if not 0 < estimate.confidence < CONFIDENCE:
+        return estimate.low, estimate.high
+    factor = _Z / _NORMAL.inv_cdf(0.5 + estimate.confidence / 2)
+    value = estimate.value
+    if min(estimate.low, value) > 0:
+        return value * (estimate.low / value) ** factor, value * (estimate.high / value) ** factor
+    return value - (value - estimate.low) * factor, value + (estimate.high - value) * factor
 
 
 @functools.lru_cache(maxsize=256)
