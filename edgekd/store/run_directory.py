@@ -31,7 +31,6 @@ from edgekd.store.reading import read_record
 
 R = TypeVar("R", bound=BaseModel)
 Clock = Callable[[], datetime.datetime]
-Checkpoint = Literal["teacher", "scratch", "student"]
 
 RUNS = Path("runs")
 _LATEST = "latest"
@@ -105,9 +104,9 @@ class RunDirectory:
         """The int8 student in that format, or its fp32 twin."""
         return self.path / f"student{'_fp32' if fp32 else ''}.{file_format}"
 
-    def checkpoint(self, name: Checkpoint) -> Path:
-        """A model's trained weights (torch)."""
-        return self.path / f"{name}.pt"
+    def checkpoint(self, stage: str) -> Path:
+        """The weights (torch) of the model that a stage trained."""
+        return self._stage_file(stage).with_suffix(".pt")
 
     def _stage_file(self, stage: str) -> Path:
         if not _STAGE_NAME.fullmatch(stage):

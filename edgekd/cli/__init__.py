@@ -1,0 +1,53 @@
+"""The command line: parse, call the pipeline, print, exit. Heavy imports happen inside the commands that need them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import edgekd
+from edgekd.cli import deploy, fit, profile, report
+from edgekd.cli.console import set_up_logging
+from edgekd.cli.errors import ExitCodeGroup
+
+app = typer.Typer(
+    name="edgekd",
+    cls=ExitCodeGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Tell edgekd the board and the budget; it gives back the most accurate student that meets it, "
+        "with the evidence.\n\n"
+        "Example: edgekd fit --profile rpi4 --latency-p90-ms 5\n\n"
+        "Then: edgekd deploy runs/latest --board pi@raspberrypi.local"
+    ),
+)
+app.command("fit")(fit.fit_command)
+app.command("deploy")(deploy.deploy_command)
+app.command("measure")(deploy.measure_command)
+app.command("report")(report.report_command)
+app.add_typer(profile.app, name="profile")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgekd {edgekd.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what edgekd does, to stderr.")] = False,
+) -> None:
+    set_up_logging(verbose)
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,42 @@
+"""Turns failures into messages and exit codes, in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from edgekd.cli.console import stderr
+from edgekd.errors import EXIT_BUG, EXIT_INTERRUPTED, EdgekdError
+
+
+class ExitCodeGroup(TyperGroup):
+    """Runs a command; a foreseen failure becomes its message and exit code, anything else is a bug with a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command of this context."""
+        try:
+            return super().invoke(ctx)
+        except EdgekdError as error:
+            stderr.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            stderr.print(
+                "interrupted: what was finished is kept; `edgekd fit … --resume` goes on from there", soft_wrap=True
+            )
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, SystemExit):
+            raise
+        except Exception as error:
+            if _is_usage(error):
+                raise
+            stderr.print_exception(show_locals=False)
+            stderr.print("this is a bug in edgekd: please report it with the traceback above")
+            raise typer.Exit(EXIT_BUG) from error
+
+
+def _is_usage(error: Exception) -> bool:
+    """Typer's own errors say themselves how they want to be shown and which exit code they have."""
+    return hasattr(error, "exit_code") and hasattr(error, "show")

@@ -1,0 +1,105 @@
+"""What a student is made of, as plain data: the one declaration behind the operator list and the torch module.
+
+A student is a chain of blocks of convolutions, some with a residual addition, then global average pooling and
+one dense layer. Signals are images of height 1, because TFLite has no one-dimensional convolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgekd.core.operators import Operator, OperatorKind, OperatorList
+
+Activation = Literal["relu", "relu6", "none"]
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """A convolution with its folded batch norm and activation. `kernel` and `stride` are (height, width).
+
+    Odd kernels, padded by half their size on every side.
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    groups: int
+    activation: Activation
+
+    @property
+    def kind(self) -> OperatorKind:
+        """The operator kind that runtimes treat apart: depthwise, pointwise, or any other convolution."""
+        if self.groups == self.in_channels and self.groups > 1:
+            return "depthwise"
+        return "pointwise" if self.kernel == (1, 1) and self.groups == 1 else "conv"
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after the convolution."""
+        (kernel_h, kernel_w), (stride_h, stride_w) = self.kernel, self.stride
+        return (
+            (height + 2 * (kernel_h // 2) - kernel_h) // stride_h + 1,
+            (width + 2 * (kernel_w // 2) - kernel_w) // stride_w + 1,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Convolutions in a row; `residual` adds the block's input to its output."""
+
+    convolutions: tuple[Convolution, ...]
+    residual: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A student network. `input_shape` is (channels, height, width) of one input."""
+
+    input_shape: Shape
+    blocks: tuple[Block, ...]
+    outputs: int
+
+    @property
+    def features(self) -> int:
+        """Channels that reach the dense layer."""
+        return self.blocks[-1].convolutions[-1].out_channels
+
+
+def operator_list(architecture: Architecture) -> OperatorList:
+    """The operators of one inference at batch 1, batch norms and activations fused into their convolutions."""
+    channels, height, width = architecture.input_shape
+    tensors = {"input": channels * height * width}
+    operators: list[Operator] = []
+    current = "input"
+
+    def append(name: str, kind: OperatorKind, macs: int, weights: int, biases: int, sources: tuple[str, ...]) -> str:
+        operators.append(Operator(name, kind, macs, weights, biases, sources, name))
+        return name
+
+    for index, block in enumerate(architecture.blocks):
+        entry = current
+        for position, convolution in enumerate(block.convolutions):
+            height, width = convolution.output_size(height, width)
+            name = f"blocks.{index}.{position}"
+            weights = (
+                convolution.out_channels
+                * (convolution.in_channels // convolution.groups)
+                * convolution.kernel[0]
+                * convolution.kernel[1]
+            )
+            tensors[name] = convolution.out_channels * height * width
+            current = append(
+                name, convolution.kind, weights * height * width, weights, convolution.out_channels, (current,)
+            )
+        if block.residual:
+            name = f"blocks.{index}.add"
+            tensors[name] = tensors[current]
+            current = append(name, "add", 0, 0, 0, (entry, current))
+    tensors["pool"] = architecture.features
+    current = append("pool", "pool", 0, 0, 0, (current,))
+    tensors["logits"] = architecture.outputs
+    weights = architecture.features * architecture.outputs
+    append("logits", "dense", weights, weights, architecture.outputs, (current,))
+    return OperatorList(tuple(operators), tensors, ("input",), ("logits",))

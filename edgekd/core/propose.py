@@ -1,0 +1,134 @@
+"""Which students of a space are predicted to meet the budget, and in which sizes to try them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgekd.core.architecture import Shape, operator_list
+from edgekd.core.costs import predict_costs
+from edgekd.core.spaces import Choices, StudentSpace, every_choice
+from edgekd.core.statistics import at_95_percent
+from edgekd.errors import InfeasibleBudgetError
+from edgekd.records import Budget, Candidate, DeviceProfile, Estimate
+
+LOWER_LIMITS = frozenset({"fps"})
+"""Predictable constraints whose limit is a least value; all others are greatest values."""
+
+RUNG_RATIO = 3.0
+"""Neighbouring sizes of the ladder differ by at least this factor in MACs."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """`feasible` candidates, fewest MACs first; `ladder` the few of them to train; `considered` how many there were."""
+
+    feasible: tuple[Candidate, ...]
+    ladder: tuple[Candidate, ...]
+    considered: int
+
+
+def excess(constraint: str, limit: float, estimate: Estimate) -> float:
+    """By what factor the unfavourable end of an estimate is beyond the limit; at most 1 where it fits."""
+    low, high = at_95_percent(estimate)
+    return limit / max(low, 1e-12) if constraint in LOWER_LIMITS else high / limit
+
+
+def candidate_of(
+    space: StudentSpace, choices: Choices, native: Shape, outputs: int, profile: DeviceProfile, budget: Budget
+) -> Candidate:
+    """One student with the predicted value of every constraint that can be predicted for it."""
+    operators = operator_list(space.architecture(choices, native, outputs))
+    return Candidate(
+        space=space.name,
+        choices=dict(choices),
+        parameters=operators.parameters,
+        macs=operators.macs,
+        predicted=predict_costs(profile, budget, operators, "wi8_ai8"),
+    )
+
+
+def propose(
+    space: StudentSpace,
+    native: Shape,
+    outputs: int,
+    profile: DeviceProfile,
+    budget: Budget,
+    fixed: Mapping[str, int],
+    sizes: int,
+) -> Proposal:
+    """All students whose predicted costs meet the budget at the unfavourable end of their intervals.
+
+    Args:
+        space: the students to choose from.
+        native: (C, H, W) of the task's inputs.
+        outputs: number of classes.
+        profile: the board.
+        budget: the limits; those nothing predicts (accuracy, energy without a model) do not restrict.
+        fixed: choices held fixed.
+        sizes: how many sizes the ladder has at most.
+
+    Raises:
+        InfeasibleBudgetError: no student fits; names the nearest and the constraint that binds.
+        ConfigurationError: a fixed choice is not one of the space.
+    """
+    limits = budget.constraints()
+    feasible: list[Candidate] = []
+    nearest: tuple[float, Candidate, str] | None = None
+    considered = 0
+    for choices in every_choice(space, native, fixed):
+        considered += 1
+        candidate = candidate_of(space, choices, native, outputs, profile, budget)
+        ratios = {
+            name: excess(name, limits[name], estimate)
+            for name, estimate in candidate.predicted.items()
+            if name in limits
+        }
+        worst = max(ratios, key=lambda name: ratios[name], default="")
+        if not worst or ratios[worst] <= 1:
+            feasible.append(candidate)
+        elif nearest is None or ratios[worst] < nearest[0]:
+            nearest = (ratios[worst], candidate, worst)
+    if not feasible:
+        assert nearest is not None, "a space without a single choice"
+        raise infeasible(space, considered, nearest[1], nearest[2], limits[nearest[2]], profile)
+    feasible.sort(key=lambda candidate: (candidate.macs, candidate.parameters, candidate.label))
+    return Proposal(tuple(feasible), ladder(space, native, feasible, sizes), considered)
+
+
+def infeasible(
+    space: StudentSpace, considered: int, nearest: Candidate, binding: str, limit: float, profile: DeviceProfile
+) -> InfeasibleBudgetError:
+    """The error for a budget that no student meets."""
+    estimate = nearest.predicted[binding]
+    low, high = at_95_percent(estimate)
+    return InfeasibleBudgetError(
+        f"no student of {space.name} ({considered} considered) is predicted to meet the budget on {profile.name}.\n"
+        f"  nearest: {nearest.label} ({nearest.parameters} parameters, {nearest.macs / 1e6:.3f} MMACs)\n"
+        f"  binding: {binding} limit {limit:g}, predicted {estimate.value:.4g} "
+        f"(95 % interval {low:.4g} to {high:.4g})\n"
+        f"  from: {estimate.source}\n"
+        f"  relax {binding} to {low if binding in LOWER_LIMITS else high:.4g}, "
+        f"or calibrate the profile for a narrower interval"
+    )
+
+
+def ladder(space: StudentSpace, native: Shape, feasible: list[Candidate], sizes: int) -> tuple[Candidate, ...]:
+    """A few feasible sizes, smallest first, each at least `RUNG_RATIO` times the MACs of the one before.
+
+    The sizes lie on the path where all dimensions grow together (compound scaling: Tan and Le 2019,
+    arXiv:1905.11946), because without training nothing else tells two students of one cost apart. Where too few
+    of the path are feasible, all feasible students take part.
+    """
+    dimensions = space.dimensions(native)
+    steps = 2 * sum(len(values) for values in dimensions.values())
+    path = {
+        tuple(values[round(step / steps * (len(values) - 1))] for values in dimensions.values())
+        for step in range(steps + 1)
+    }
+    on_path = [candidate for candidate in feasible if tuple(candidate.choices[name] for name in dimensions) in path]
+    rungs: list[Candidate] = []
+    for candidate in on_path or feasible:
+        if not rungs or candidate.macs >= RUNG_RATIO * rungs[-1].macs:
+            rungs.append(candidate)
+    return tuple(rungs[:sizes])

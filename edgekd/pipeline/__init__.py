@@ -1,0 +1,1 @@
+"""Wires the verbs, one module a command."""

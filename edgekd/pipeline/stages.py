@@ -1,0 +1,122 @@
+"""Runs a stage once: a finished one whose inputs have the same hash is taken from the run directory."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel
+from torch import nn
+
+import edgekd
+from edgekd.errors import BuildError
+from edgekd.pipeline.console import Progress
+from edgekd.records import Record, Stage
+from edgekd.store import RunDirectory, hash_file, hash_inputs
+from edgekd.train.loop import Trained
+
+R = TypeVar("R", bound=BaseModel)
+M = TypeVar("M", bound=nn.Module)
+
+
+class TrainedModel(Record):
+    """A trained model's weights, and how the training went. The accuracy is None for a model brought trained."""
+
+    weights_sha256: str
+    parameters: int
+    validation_accuracy: float | None
+    best_epoch: int
+    epochs: int
+    steps: int
+    wall_s: float
+    cpu_s: float
+
+
+def cpu_seconds() -> float:
+    """CPU seconds that this process and its finished children have used."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+class StageRunner:
+    """Runs the stages of one run and keeps what each cost."""
+
+    def __init__(self, run: RunDirectory, progress: Progress, seed: int, **inputs: Any) -> None:
+        self.run, self.progress, self.seed = run, progress, seed
+        self._inputs = {**inputs, "seed": seed, "edgekd": edgekd.__version__, "torch": torch.__version__}
+        self.costs: list[Stage] = []
+
+    def hash(self, inputs: Mapping[str, Any]) -> str:
+        """The hash of a stage's own inputs together with those of every stage (data, seed, versions)."""
+        return hash_inputs(**self._inputs, **dict(inputs))
+
+    def cached(self, name: str, inputs: Mapping[str, Any], record_type: type[R]) -> R | None:
+        """The record of a stage that need not run again, or None."""
+        record = self.run.finished(name, self.hash(inputs), record_type)
+        if record is not None:
+            self.progress.update(f"{name}: finished before, taken from {self.run.path}")
+        return record
+
+    def note(self, name: str, detail: dict[str, Any], wall_s: float = 0.0, cpu_s: float = 0.0) -> None:
+        """Keep what a stage cost and found, for the report."""
+        self.costs.append(Stage(name=name, wall_s=wall_s, cpu_s=cpu_s, detail=detail))
+
+    def model(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        build: Callable[[], M],
+        train: Callable[[M], Trained | None],
+    ) -> tuple[M, TrainedModel]:
+        """A trained model and its record: from the run where it was trained before with the same inputs.
+
+        Args:
+            name: of the stage.
+            inputs: what else the weights depend on.
+            build: gives the model as it is before training.
+            train: trains it in place; None for a model that `build` gives trained already.
+        """
+        torch.manual_seed(self.seed)
+        model = build()
+        record = self.cached(name, inputs, TrainedModel)
+        if record is None:
+            record = self._train(name, inputs, model, train)
+        else:
+            self._restore(name, model)
+        detail = record.model_dump(include={"validation_accuracy", "epochs", "steps", "parameters"})
+        self.note(name, detail, record.wall_s, record.cpu_s)
+        return model, record
+
+    def _train(
+        self, name: str, inputs: Mapping[str, Any], model: M, train: Callable[[M], Trained | None]
+    ) -> TrainedModel:
+        started, cpu = time.perf_counter(), cpu_seconds()
+        trained = train(model)
+        model.cpu().eval()
+        path = self.run.checkpoint(name)
+        with self.run.writing(path) as temporary:
+            torch.save(model.state_dict(), temporary)
+        record = TrainedModel(
+            weights_sha256=hash_file(path),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            validation_accuracy=trained.validation_accuracy if trained else None,
+            best_epoch=trained.best_epoch + 1 if trained else 0,
+            epochs=trained.epochs if trained else 0,
+            steps=trained.steps if trained else 0,
+            wall_s=time.perf_counter() - started,
+            cpu_s=cpu_seconds() - cpu,
+        )
+        self.run.finish(name, self.hash(inputs), record, [path])
+        return record
+
+    def _restore(self, name: str, model: nn.Module) -> None:
+        path = self.run.checkpoint(name)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise BuildError(f"{path} does not fit the {name} it should be: {error}") from error
+        model.eval()

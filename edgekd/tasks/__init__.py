@@ -1,0 +1,6 @@
+"""What a user brings: the Task contract, and the tasks that are built in."""
+
+from edgekd.tasks.contract import Development, Split, Task, Teacher, student_inputs
+from edgekd.tasks.files import BUILT_IN, load_task
+
+__all__ = ["BUILT_IN", "Development", "Split", "Task", "Teacher", "load_task", "student_inputs"]

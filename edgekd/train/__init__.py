@@ -1,0 +1,1 @@
+"""The only training code: one loop, the KD objectives, the QAT schedule, teacher passes."""

@@ -1,0 +1,61 @@
+"""Data as the training loop takes it, and forward passes over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgekd.errors import ConfigurationError
+from edgekd.tasks import Split, student_inputs
+
+EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Tensors of one split: inputs (N, C, H, W) float32, labels (N,) int64, teacher_logits (N, K) float32 or None."""
+
+    inputs: Tensor
+    labels: Tensor
+    teacher_logits: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def examples_of(split: Split, shape: tuple[int, int, int], teacher_logits: Tensor | None = None) -> Examples:
+    """A split at the window or resolution (C, H, W) of a student, with the teacher's logits where there are any."""
+    inputs = torch.from_numpy(np.ascontiguousarray(student_inputs(split.inputs, shape)))
+    return Examples(inputs, torch.from_numpy(np.ascontiguousarray(split.labels, dtype=np.int64)), teacher_logits)
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigurationError: CUDA was asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("device = 'cuda' but torch sees no CUDA device: use device = 'auto' or 'cpu'")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
+    """Logits (N, K) float32 on the CPU, in evaluation mode, for inputs (N, C, H, W)."""
+    was_training = model.training
+    model.eval()
+    parts = [
+        model(batch.to(device).contiguous(memory_format=torch.channels_last)).float().cpu()
+        for batch in torch.split(inputs, EVALUATION_BATCH)
+    ]
+    model.train(was_training)
+    return torch.cat(parts)
+
+
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Per input, whether the class of the highest logit is the label: (N,) bool."""
+    return logits.argmax(dim=1) == labels
