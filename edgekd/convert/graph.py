@@ -1,0 +1,101 @@
+"""A model file's graph as read, in either format: the input of the audit and of operator lists."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekd.errors import BuildError
+from edgekd.nn.quantized.network import Array
+from edgekd.records import Format
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTensor:
+    """A value or a constant. `dtype` is numpy's name. `scales` has one entry, or one per index of `axis`."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: Array | None = None
+    scales: Array | None = None
+    zero_points: Array | None = None
+    axis: int = 0
+
+    @property
+    def elements(self) -> int:
+        """Number of elements; unknown dimensions count as 1."""
+        return math.prod(max(size, 1) for size in self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNode:
+    """One operator as the file has it. Optional inputs that are left out are missing from `inputs`' names ("")."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in execution order. `metadata` is what the file says of itself."""
+
+    format: Format
+    tensors: dict[str, GraphTensor]
+    nodes: tuple[GraphNode, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def producers(self) -> dict[str, GraphNode]:
+        """Which node makes each value."""
+        return {name: node for node in self.nodes for name in node.outputs}
+
+    def readers(self) -> dict[str, list[GraphNode]]:
+        """Which nodes read each value; the graph's outputs have no reader of their own."""
+        found: dict[str, list[GraphNode]] = {}
+        for node in self.nodes:
+            for name in node.inputs:
+                found.setdefault(name, []).append(node)
+        return found
+
+    def constant(self, name: str) -> bool:
+        """Whether a value is stored in the file."""
+        return name in self.tensors and self.tensors[name].data is not None
+
+
+def format_of(path: Path) -> Format:
+    """The format that a file's suffix names.
+
+    Raises:
+        BuildError: neither .tflite nor .onnx.
+    """
+    suffixes: dict[str, Format] = {".tflite": "tflite", ".onnx": "onnx"}
+    if path.suffix not in suffixes:
+        raise BuildError(f"{path}: unknown kind of model file '{path.suffix}'; expected .tflite or .onnx")
+    return suffixes[path.suffix]
+
+
+def read_graph(path: Path) -> Graph:
+    """The graph of a .tflite or .onnx file.
+
+    Raises:
+        BuildError: the file is missing, truncated, or not of the format its suffix names.
+        MissingExtraError: what reads that format is not installed.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BuildError(f"{path}: cannot be read: {error.strerror}") from error
+    if format_of(path) == "tflite":
+        from edgekd.convert.tflite_reader import read_tflite
+
+        return read_tflite(content, str(path))
+    from edgekd.convert.onnx_reader import read_onnx
+
+    return read_onnx(content, str(path))
