@@ -47,7 +47,7 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "latency_p90_ms": Constraint("Latency p90", "ms"),
     "latency_p95_ms": Constraint("Latency p95", "ms"),
     "latency_p99_ms": Constraint("Latency p99", "ms"),
-    "fps": Constraint("Throughput", "inferences/s", at_least=True),
+    "fps": Constraint("Throughput", "fps", at_least=True),
     "peak_memory_mib": Constraint("Peak memory", "MiB"),
     "file_size_kib": Constraint("File size", "KiB", on_board=False),
     "accuracy_min": Constraint("Accuracy", "fraction", at_least=True, on_board=False),
@@ -285,7 +285,7 @@ def _accuracy(name: str, accuracy: Accuracy, measurement: Measurement | None) ->
     if student is None or not (right or accuracy.inputs):
         return "the int8 student was not evaluated on the test split"
     note = f"{len(right) or accuracy.inputs} inputs of the test split"
-    if measurement is not None and measurement.accuracy is not None:
+    if name == "accuracy_min" and measurement is not None and measurement.accuracy is not None:
         note += f"; on {measurement.board} {measurement.accuracy:.4f} over {measurement.accuracy_inputs} inputs"
     advice = "more test inputs would decide it"
     if name == "accuracy_min":

@@ -1,0 +1,180 @@
+"""A report on a terminal, or in a log: every judgement in words, colour only beside them."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edgekd.core.verdicts import CONSTRAINTS
+from edgekd.records import Outcome, Report
+from edgekd.report.wording import (
+    ABSENT,
+    OUTCOME_WORDS,
+    accuracies,
+    comparisons,
+    duration_text,
+    headline,
+    interval_text,
+    limit_text,
+    margin_text,
+    measured_with,
+    number,
+    plain,
+    quantity,
+    reasons,
+    size_text,
+    timings,
+)
+
+WIDE_COLUMNS = 104
+_STYLES: dict[Outcome, str] = {
+    "met": "bold green",
+    "missed": "bold red",
+    "inconclusive": "bold yellow",
+    "not_measured": "bold",
+}
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print a whole report: judgement first, then what it rests on."""
+    head = headline(report)
+    console.print()
+    console.print(Text(head.title, style=_STYLES[head.outcome]))
+    console.print(Text(head.evidence))
+    made = f"profile {plain(report.profile)}, task {plain(report.task)}, seed {report.seed}, exit {report.exit_code}"
+    console.print(Text(made, style="dim"))
+    console.print()
+    console.print(_verdicts(report, wide=console.width >= WIDE_COLUMNS))
+    for constraints, reason in reasons(report):
+        _item(console, f"{constraints}: {reason}")
+    _print_accuracy(report, console)
+    _print_measurement(report, console)
+    _print_artifacts(report, console)
+    _print_stages(report, console)
+    for warning in report.warnings:
+        _item(console, f"warning: {warning}", style="yellow")
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print()
+    console.print(Text(text, style="bold"))
+
+
+def _item(console: Console, text: str, style: str = "") -> None:
+    """A bullet whose further lines are indented."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row("-", Text(plain(text), style=style))
+    console.print(grid)
+
+
+def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def _verdicts(report: Report, wide: bool) -> Table:
+    """The verdict table; on a narrow terminal the interval stands below its value."""
+    columns = ["Constraint", "Limit", "Value", "95 % interval", "Margin", "Basis", "Outcome"]
+    if not wide:
+        columns[2:4] = ["Value, 95 % int."]
+    table = _table(*columns)
+    for verdict in report.verdicts:
+        value, interval = (
+            quantity(verdict.constraint, verdict.value),
+            interval_text(verdict.constraint, verdict.interval),
+        )
+        stacked = value if ABSENT in (value, interval) else f"{value}\n{interval}"
+        table.add_row(
+            CONSTRAINTS[verdict.constraint].title,
+            limit_text(verdict),
+            *([value, interval] if wide else [stacked]),
+            margin_text(verdict),
+            verdict.basis or ABSENT,
+            Text(OUTCOME_WORDS[verdict.outcome], style=_STYLES[verdict.outcome]),
+        )
+    return table
+
+
+def _print_accuracy(report: Report, console: Console) -> None:
+    shares = accuracies(report)
+    if not shares:
+        return
+    _heading(console, "Accuracy on the test split")
+    table = _table("Model", "Accuracy", "95 % interval", "Inputs", right=("Inputs",))
+    for share in shares:
+        table.add_row(
+            share.name,
+            quantity("accuracy_min", share.value),
+            interval_text("accuracy_min", share.interval),
+            f"{share.inputs:,}",
+        )
+    console.print(table)
+    for line in comparisons(report.accuracy):
+        _item(console, line)
+
+
+def _print_measurement(report: Report, console: Console) -> None:
+    measurement = report.measurement
+    if measurement is None:
+        _heading(console, "Not measured on a board yet: `edgekd deploy RUN --board ...` does it")
+        return
+    _heading(console, f"Measured on {measured_with(measurement)}")
+    if measurement.matches_profile is None:
+        _item(console, f"not of the profile's kind: {measurement.mismatch_reason}", style="yellow")
+    table = _table("Latency", "Value", "95 % interval", "Runtime", "Threads")
+    for timing in timings(measurement):
+        name = f"latency_p{timing.percent}_ms"
+        table.add_row(
+            f"p{timing.percent}",
+            quantity(name, timing.value),
+            interval_text(name, timing.interval),
+            f"{measurement.runtime} {plain(measurement.runtime_version)}",
+            str(measurement.threads),
+        )
+    console.print(table)
+    mib = 2**20
+    _item(
+        console,
+        f"memory: {number(measurement.peak_memory_bytes / mib)} MiB beyond the runtime's import, "
+        f"{number(measurement.peak_rss_bytes / mib)} MiB the whole process",
+    )
+    throttled = {True: "yes", False: "no", None: "the board cannot tell"}[measurement.throttled]
+    stride = "" if measurement.sample_stride == 1 else f"; every {measurement.sample_stride}th sample was kept"
+    _item(console, f"plan {measurement.plan.name}; throttled: {throttled}{stride}")
+    if measurement.power is not None:
+        power = measurement.power
+        _item(
+            console,
+            f"energy: {number(power.energy_mj)} mJ per inference gross, {number(power.mean_w)} W "
+            f"({power.meter}, rail {power.rail}, grade {power.grade}, {power.rate_hz:g} Hz)",
+        )
+
+
+def _print_artifacts(report: Report, console: Console) -> None:
+    if not report.artifacts:
+        return
+    _heading(console, "Files")
+    table = _table("File", "Scheme", "Size", "sha256", right=("Size",))
+    for artifact in report.artifacts:
+        size = size_text(artifact.size_bytes)
+        table.add_row(plain(artifact.path), artifact.scheme, size, f"{artifact.sha256[:12]}…")
+    console.print(table)
+    for parity in report.parity:
+        _item(
+            console,
+            f"parity {parity.pair}: same top-1 on {100 * parity.top1_agreement:.2f} % of {parity.inputs} inputs, "
+            f"at most {parity.max_abs_lsb} LSB apart (mean {parity.mean_abs_lsb:.3f})",
+        )
+
+
+def _print_stages(report: Report, console: Console) -> None:
+    if not report.stages:
+        return
+    _heading(console, "Stages")
+    table = _table("Stage", "Time", "CPU time", right=("Time", "CPU time"))
+    for stage in report.stages:
+        table.add_row(plain(stage.name), duration_text(stage.wall_s), duration_text(stage.cpu_s))
+    console.print(table)
