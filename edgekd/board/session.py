@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shlex
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -164,7 +165,11 @@ class Session(ABC):
     def failure(self, command: Sequence[str], result: CommandResult) -> BoardError:
         """The error that tells how `command` failed, with the end of what it said."""
         said = printable(result.stderr.strip()[-600:] or result.stdout.strip()[-600:], 600)
-        how = f"was killed by signal {result.signal}" if result.signal else f"failed with exit code {result.exit_code}"
+        how = (
+            f"was killed by {signal_name(result.signal)}"
+            if result.signal
+            else f"failed with exit code {result.exit_code}"
+        )
         return BoardError(f"{self.name}: the command `{shown(command)}` {how}" + (f": {said}" if said else ""))
 
     def _exchange(
@@ -194,6 +199,14 @@ def shown(command: Sequence[str]) -> str:
     """A command for a message: scripts and long arguments cut short, nothing in it that a terminal would act on."""
     words = [word if len(word) <= 60 and "\n" not in word else word.split("\n", 1)[0][:40] + "…" for word in command]
     return printable(shlex.join(words), 200)
+
+
+def signal_name(number: int) -> str:
+    """`SIGILL` for 4; a number without a name as it is."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _result(end: Exit, stdout: str) -> CommandResult:

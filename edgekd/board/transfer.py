@@ -20,7 +20,7 @@ from edgekd.core.board_output import printable
 from edgekd.errors import BoardError, ConfigurationError
 
 if TYPE_CHECKING:
-    from edgekd.board.session import Session
+    from edgekd.board.session import CommandResult, Session
 
 CHUNK_BYTES = 2**18
 SUMS_NAME = "SHA256SUMS"
@@ -109,6 +109,16 @@ def _padding(size: int) -> bytes:
     return bytes(-size % tarfile.BLOCKSIZE)
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that is not a plain relative path of a few harmless characters.
+
+    Raises:
+        ConfigurationError: naming it.
+    """
+    if not _SAFE_NAME.match(name) or ".." in name.split("/") or name == SUMS_NAME:
+        raise ConfigurationError(f"'{printable(name, 100)}' cannot be the name of a file on a board")
+
+
 def put_files(session: Session, root: str, files: Mapping[str, Path]) -> Sent:
     """Put files (name relative to `root` → local path) into the absolute directory `root` of the board.
 
@@ -120,13 +130,14 @@ def put_files(session: Session, root: str, files: Mapping[str, Path]) -> Sent:
         BoardError: the board is full, read-only, damaged the data, or the link broke.
     """
     for name in files:
-        if not _SAFE_NAME.match(name) or ".." in name.split("/") or name == SUMS_NAME:
-            raise ConfigurationError(f"'{printable(name, 100)}' cannot be the name of a file on a board")
+        check_name(name)
     sums = {name: sha256_file(path) for name, path in files.items()}
     there = present_hashes(session, root, tuple(files))
     missing = {name: path for name, path in files.items() if there.get(name) != sums[name]}
     if missing:
-        send_tar(session, root, tar_stream(missing, sums), _PUBLISH_FILES)
+        result = send_tar(session, root, tar_stream(missing, sums), _PUBLISH_FILES)
+        if not result.succeeded:
+            raise transfer_failure(session, root, result)
     return Sent(
         sent=tuple(missing),
         skipped=tuple(name for name in files if name not in missing),
@@ -145,26 +156,23 @@ def present_hashes(session: Session, root: str, names: tuple[str, ...]) -> dict[
     return hashes
 
 
-def send_tar(session: Session, root: str, chunks: Iterator[bytes], publish: str, *arguments: str) -> str:
+def send_tar(session: Session, root: str, chunks: Iterator[bytes], publish: str, *arguments: str) -> CommandResult:
     """Unpack a tar stream in a temporary directory under `root`, check its sums, run `publish` there.
 
     `publish` is a shell script with `$new` (the temporary directory), `$root` and its own `arguments` as `$3`, ….
-
-    Returns:
-        What it printed.
-
-    Raises:
-        BoardError: any step failed; nothing of it remains.
+    Whatever happens, nothing but what it published remains.
     """
     command = ["sh", "-c", RECEIVE + publish, "edgekd", root, secrets.token_hex(4), *arguments]
-    result = session.send(command, chunks, timeout_s=TRANSFER_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S)
-    if not result.succeeded:
-        said = printable(result.stderr.strip()[-400:], 400)
-        step = _STEPS.get(result.exit_code or 0, "the transfer failed")
-        if result.signal:
-            step = f"the transfer was killed there by signal {result.signal}"
-        raise BoardError(
-            f"{session.name}: {step} ({root}): {said}. Nothing half-written was left. Free space or fix the "
-            "permissions there, or set EDGEKD_BOARD_HOME to another directory"
-        )
-    return result.stdout
+    return session.send(command, chunks, timeout_s=TRANSFER_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S)
+
+
+def transfer_failure(session: Session, root: str, result: CommandResult) -> BoardError:
+    """The error that tells which step of a transfer failed, and what to do."""
+    said = printable(result.stderr.strip()[-400:], 400)
+    step = _STEPS.get(result.exit_code or 0, "the transfer failed")
+    if result.signal:
+        step = f"the transfer was killed there (signal {result.signal})"
+    return BoardError(
+        f"{session.name}: {step} ({root}): {said}. Nothing half-written was left. Free space or fix the permissions "
+        "there, or set EDGEKD_BOARD_HOME to another directory"
+    )

@@ -1,0 +1,97 @@
+"""Reads the job, does it, reports."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .lifeline import hold, read_job_line
+from .state import read_facts
+from .wire import AgentError, Wire, private_stdout
+
+PACKAGES = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntime", "onnxruntime-gpu")}
+
+
+def main(arguments: list[str]) -> int:
+    """Entry of the zip application."""
+    began = time.perf_counter_ns()
+    wire = Wire(private_stdout())
+    if arguments[:1] == ["--site"]:
+        sys.path.insert(0, arguments[1])
+    try:
+        job = json.loads(read_job_line(0))
+        hold(wire, 0, float(job["deadline_s"]))
+        _do(job, wire, began)
+    except AgentError as error:
+        wire.send_error(error.code, str(error))
+        return 1
+    except MemoryError as error:
+        wire.send_error("memory", f"out of memory: {error}")
+        return 1
+    wire.send("end")
+    return 0
+
+
+def _do(job: dict[str, Any], wire: Wire, began: int) -> None:
+    sysfs = Path(job.get("sysfs") or "/sys")
+    if job["job"] == "facts":
+        wire.send("facts", **read_facts(sysfs))
+        return
+    _check_model(Path(job["model"]), job["model_sha256"])
+    # numpy comes with the runtime's site directory, so nothing that needs it is imported before.
+    from . import passes, runtimes, timing
+
+    imported_began = time.perf_counter_ns()
+    module = runtimes.import_runtime(job["runtime"])
+    after_import = passes.status_text()
+    load_began = time.perf_counter_ns()
+    model = runtimes.load(module, job["runtime"], job["model"], job["threads"])
+    loaded = time.perf_counter_ns()
+    wire.send(
+        "loaded",
+        provider=model.provider,
+        settings=model.settings,
+        runtime_version=_version(job["runtime"]),
+        inputs=[{"name": spec.name, "shape": list(spec.shape), "dtype": str(spec.dtype)} for spec in model.specs],
+    )
+    if job["job"] == "memory":
+        passes.memory_pass(model, job, after_import, wire)
+    elif job["job"] == "accuracy":
+        passes.accuracy_pass(model, job, wire)
+    elif job["job"] == "latency":
+        first, _ = passes.feed_sets(job, model, most=1)
+        model.feed(first[0])
+        invoke_began = time.perf_counter_ns()
+        model.invoke()
+        first_ns = time.perf_counter_ns() - invoke_began
+        import_ns = load_began - imported_began
+        wire.send("cold_start", import_ns=import_ns, load_ns=loaded - load_began, first_invoke_ns=first_ns)
+        timing.latency_pass(job, model, wire, sysfs)
+    else:
+        raise AgentError("job", f"unknown job '{job['job']}'")
+
+
+def _check_model(path: Path, expected: str) -> None:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                digest.update(chunk)
+    except OSError as error:
+        raise AgentError("model_file", f"{path} cannot be read: {error.strerror}") from error
+    if digest.hexdigest() != expected:
+        raise AgentError("model_hash", f"{path} has sha256 {digest.hexdigest()}, not {expected}")
+
+
+def _version(runtime: str) -> str:
+    for package in PACKAGES[runtime]:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"

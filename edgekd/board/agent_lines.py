@@ -1,0 +1,191 @@
+"""What the agent may say: every line it sends is one of these records, or it is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
+
+from edgekd.core.board_output import printable
+from edgekd.errors import BoardError
+from edgekd.records.base import Record
+
+Text = Annotated[str, StringConstraints(max_length=20_000)]
+Word = Annotated[str, StringConstraints(max_length=300)]
+Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Texts = Annotated[dict[Word, Text], Field(max_length=1024)]
+
+
+class RawState(Record):
+    """The board's state at one moment, as text. `at_ns` is on the clock of the samples."""
+
+    at_ns: Nanoseconds
+    thermal_zones: Annotated[dict[Word, tuple[Word, Word]], Field(max_length=1024)]
+    clocks_khz: Texts
+    governors: Texts
+    throttle_counts: Texts
+    get_throttled: Text | None
+    loadavg: Text | None
+
+
+class StateLine(RawState):
+    """The state during a run."""
+
+    kind: Literal["state"]
+
+
+class FactsLine(Record):
+    """What the board is, and its state."""
+
+    kind: Literal["facts"]
+    model: Text | None
+    meminfo: Text | None
+    cpuinfo: Text | None
+    os_release: Text | None
+    max_clocks_khz: Texts
+    kernel: Word
+    machine: Word
+    hostname: Word
+    python: Word
+    libc: Word
+    cpus: Count
+    affinity: Annotated[tuple[Count, ...], Field(max_length=4096)]
+    pointer_bits: Literal[32, 64]
+    unix_time_s: Annotated[float, Field(allow_inf_nan=False)]
+    state: RawState
+
+
+class InputDescription(Record):
+    """One input of the model."""
+
+    name: Word
+    shape: Annotated[tuple[Count, ...], Field(max_length=16)]
+    dtype: Word
+
+
+class LoadedLine(Record):
+    """The model is loaded; `provider` is what really executes it."""
+
+    kind: Literal["loaded"]
+    provider: Word
+    settings: Annotated[dict[Word, int | float | bool | Word], Field(max_length=32)]
+    runtime_version: Word
+    inputs: Annotated[tuple[InputDescription, ...], Field(max_length=64)]
+
+
+class ColdStartLine(Record):
+    """The first inference of a fresh process, in parts."""
+
+    kind: Literal["cold_start"]
+    import_ns: Nanoseconds
+    load_ns: Nanoseconds
+    first_invoke_ns: Nanoseconds
+
+
+class WarmLine(Record):
+    """The warm-up is over and the stride is fixed."""
+
+    kind: Literal["warm"]
+    runs: Count
+    fastest_ns: Nanoseconds
+    stride: Annotated[int, Field(gt=0, lt=2**53)]
+    inputs: Annotated[int, Field(gt=0, lt=2**53)]
+    inputs_from: Word
+
+
+class SamplesLine(Record):
+    """Kept samples, in order."""
+
+    kind: Literal["samples"]
+    start_ns: Annotated[tuple[Nanoseconds, ...], Field(max_length=1000)]
+    duration_ns: Annotated[tuple[Nanoseconds, ...], Field(max_length=1000)]
+
+
+class ProgressLine(Record):
+    """Runs so far, and the time they took. `timed` is the last of them."""
+
+    kind: Literal["progress", "timed"]
+    runs: Count
+    timed_ns: Nanoseconds
+
+
+class MemoryLine(Record):
+    """/proc/self/status after the runtime's import and at the end."""
+
+    kind: Literal["memory"]
+    after_import: Text
+    at_end: Text
+
+
+class PredictionsLine(Record):
+    """Predictions for stored inputs from `first` on, and which were right where labels are there."""
+
+    kind: Literal["predictions"]
+    first: Count
+    predictions: Annotated[tuple[Count, ...], Field(max_length=1000)]
+    correct: Annotated[tuple[bool, ...], Field(max_length=1000)] | None
+
+
+class AccuracyLine(Record):
+    """All inputs were predicted. `outputs_sha256` is over the raw outputs in order."""
+
+    kind: Literal["accuracy"]
+    inputs: Count
+    outputs_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class AliveLine(Record):
+    """Nothing to say, but still there."""
+
+    kind: Literal["alive"]
+
+
+class ErrorLine(Record):
+    """Why the job could not be done."""
+
+    kind: Literal["error"]
+    code: Word
+    message: Text
+
+
+class EndLine(Record):
+    """The job is done."""
+
+    kind: Literal["end"]
+
+
+AgentLine = (
+    StateLine
+    | FactsLine
+    | LoadedLine
+    | ColdStartLine
+    | WarmLine
+    | SamplesLine
+    | ProgressLine
+    | MemoryLine
+    | PredictionsLine
+    | AccuracyLine
+    | AliveLine
+    | ErrorLine
+    | EndLine
+)
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(Annotated[AgentLine, Field(discriminator="kind")])
+
+
+def parse_line(text: str, board: str) -> AgentLine:
+    """One line of the agent's output as a record.
+
+    Raises:
+        BoardError: it is not one. What the board sent is shown in short and without escape codes.
+    """
+    try:
+        line: AgentLine = _ADAPTER.validate_python(json.loads(text))
+    except (ValidationError, ValueError, RecursionError) as error:
+        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is not JSON"
+        raise BoardError(
+            f"{board}: the agent there sent a line that is not one of its records ({printable(str(first), 200)}): "
+            f"'{printable(text, 120)}'. Something else writes to its output, or the board is not to be trusted"
+        ) from error
+    return line
