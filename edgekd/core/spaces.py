@@ -17,7 +17,10 @@ Choices = Mapping[str, int]
 class StudentSpace(Protocol):
     """A family of students. `dimensions` lists the values of each choice, cheapest first."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The space's name in recipes."""
+        ...
 
     def dimensions(self, native: Shape) -> dict[str, tuple[int, ...]]:
         """Allowed values by choice name, for a task whose inputs have shape `native` (C, H, W)."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from edgekd.convert import check_parity, convert_student, run_model
+from edgekd.convert.inference import run_model
+from edgekd.convert.parity import check_parity
+from edgekd.convert.students import FileKey, convert_student
+from edgekd.core.spread import evenly
 from edgekd.nn.quantized.model import QuantizedModel
 from edgekd.nn.students import Student, example_input
 from edgekd.pipeline.stages import StageRunner, cpu_seconds
@@ -19,6 +22,9 @@ from edgekd.records import Accuracy, Artifact, Parity, Record
 from edgekd.store import RunDirectory
 from edgekd.tasks import Split, Task, student_inputs
 from edgekd.train.examples import correct, examples_of, logits_of
+
+FORMATS: tuple[Literal["tflite", "onnx"], ...] = ("tflite", "onnx")
+SCHEMES: tuple[Literal["wi8_ai8", "fp32"], ...] = ("wi8_ai8", "fp32")
 
 PARITY_INPUTS = 1000
 """Validation inputs over which the files are held against the torch model; all where there are fewer."""
@@ -32,11 +38,6 @@ class BuiltFiles(Record):
 
     artifacts: tuple[Artifact, ...]
     parity: tuple[Parity, ...]
-
-
-def evenly(count: int, most: int) -> NDArray[np.int64]:
-    """At most `most` indices, evenly spaced over `count`."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
 def build_files(
@@ -58,12 +59,20 @@ def build_files(
     if built is not None:
         return built
     started, cpu = time.perf_counter(), cpu_seconds()
+    names: dict[FileKey, str] = {
+        (file_format, scheme): run.student(file_format, fp32=scheme == "fp32").name
+        for file_format in FORMATS
+        for scheme in SCHEMES
+    }
     with run.work("convert") as folder:
-        artifacts = convert_student(student, quantized, example_input(student.architecture), folder)
+        artifacts = convert_student(
+            student, quantized, example_input(student.architecture), folder, names, parent=weights_sha256["quantized"]
+        )
         stages.progress.stage("parity", "torch, ONNX and TFLite on real inputs")
         rows = evenly(len(validation), PARITY_INPUTS)
         real = student_inputs(validation.inputs[rows], student.architecture.input_shape)
-        parity = check_parity(quantized, folder / "student.tflite", folder / "student.onnx", real)
+        tflite, onnx = (folder / names[file_format, "wi8_ai8"] for file_format in FORMATS)
+        parity = check_parity(quantized, tflite, onnx, real)
         files = [run.adopt(folder / artifact.path, run.path / artifact.path) for artifact in artifacts]
     built = BuiltFiles(artifacts=tuple(artifacts), parity=parity)
     run.finish("convert", stages.hash(inputs), built, files)

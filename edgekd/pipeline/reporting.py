@@ -114,10 +114,10 @@ def write(run: RunDirectory, report: Report) -> None:
 def measured_report(
     before: Report,
     budget: Budget,
+    budget_source: dict[str, str],
     profile_name: str,
     measurement: Measurement,
     verdicts: tuple[Verdict, ...],
-    warnings: Sequence[str],
     command: str,
 ) -> Report:
     """A run's report with a board's measurement in it, judged on that alone."""
@@ -127,9 +127,9 @@ def measured_report(
             "command": command,
             "profile": profile_name,
             "budget": budget,
+            "budget_source": budget_source,
             "verdicts": verdicts,
             "exit_code": exit_code(verdicts),
             "measurement": measurement,
-            "warnings": (*before.warnings, *warnings),
         }
     )

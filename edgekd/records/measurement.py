@@ -72,3 +72,4 @@ class Measurement(Record):
     states: tuple[ThrottleSample, ...] = ()
     throttled: bool | None = None
     facts: dict[str, Any]
+    notes: tuple[str, ...] = Field(default=(), description="what a reader of the figures must know")

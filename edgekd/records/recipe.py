@@ -22,7 +22,7 @@ class StudentChoice(Record):
 
     space: str = "auto"
     fixed: dict[str, Any] = {}
-    grow: PositiveInt = Field(default=3, description="how many sizes to try, smallest viable first")
+    grow: PositiveInt = Field(default=6, description="how many sizes to try, smallest viable first")
 
 
 class Objective(Record):

@@ -1,0 +1,98 @@
+"""`edgekd deploy` and `edgekd measure`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from edgekd.cli.console import ConsoleProgress
+from edgekd.cli.results import show
+
+Board = Annotated[
+    str, typer.Option(metavar="local|[USER@]HOST[:PORT]", help="`local` is this machine; else a host over SSH.")
+]
+Profile = Annotated[
+    str | None, typer.Option(help="Judge as this profile (name or path) in place of the run's.", show_default=False)
+]
+Runtime = Annotated[Literal["tflite", "onnx"] | None, typer.Option(help="Default: the profile's.", show_default=False)]
+Threads = Annotated[int | None, typer.Option(min=1, help="Default: the profile's.", show_default=False)]
+Plan = Annotated[
+    Literal["quick", "standard"], typer.Option(help="quick: 64 runs and 10 s at least; standard: 662 runs and 60 s.")
+]
+Identity = Annotated[Path | None, typer.Option(help="Private key file for SSH.", show_default=False)]
+AcceptKey = Annotated[
+    bool, typer.Option("--accept-new-host-key", help="Add an unknown host's key to known_hosts. Never a changed one.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+def deploy_command(
+    run: Annotated[Path, typer.Argument(help="A run directory of `edgekd fit`; runs/latest is the newest.")],
+    board: Board,
+    profile: Profile = None,
+    runtime: Runtime = None,
+    threads: Threads = None,
+    plan: Plan = "standard",
+    identity: Identity = None,
+    accept_new_host_key: AcceptKey = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a run's student on a board, measure it there and judge the budget.
+
+    The board needs Python 3.9 or later and an SSH server; no internet, no pip. Exit code: 0 every constraint met,
+    1 one missed, 6 undecided or not measured (a board of another kind than the profile's), 4 the board failed.
+
+    Examples:
+        edgekd deploy runs/latest --board pi@raspberrypi.local
+
+        edgekd deploy runs/latest --board local --profile host --plan quick
+    """
+    from edgekd.pipeline.deploy import BoardOptions, deploy
+
+    options = BoardOptions(board, runtime, threads, plan, identity, accept_new_host_key)
+    with ConsoleProgress() as progress:
+        deployed = deploy(run, options, profile, command=shlex.join(["edgekd", *sys.argv[1:]]), progress=progress)
+    show(deployed.report, deployed.run.path, as_json)
+
+
+def measure_command(
+    model: Annotated[Path, typer.Argument(help="Any .tflite or .onnx file.")],
+    board: Board,
+    profile: Profile = None,
+    runtime: Runtime = None,
+    threads: Threads = None,
+    plan: Plan = "standard",
+    identity: Identity = None,
+    accept_new_host_key: AcceptKey = False,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(help=".npz with float32 `inputs` (N, C, H, W) and optional `labels`. Default: random inputs."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure any model file on a board: latency, memory, and accuracy where labelled inputs are given.
+
+    With --profile its default budget is judged too; without, nothing is, and the exit code is 0.
+
+    Examples:
+        edgekd measure model.tflite --board pi@raspberrypi.local
+
+        edgekd measure model.onnx --board local --threads 2 --plan quick --json
+    """
+    from edgekd.pipeline.deploy import BoardOptions, measure_file
+
+    options = BoardOptions(board, runtime, threads, plan, identity, accept_new_host_key)
+    with ConsoleProgress() as progress:
+        measured = measure_file(model, options, profile, inputs, progress=progress)
+    if as_json:
+        typer.echo(measured.model_dump_json(indent=2))
+    else:
+        from edgekd.report import print_measurement
+
+        print_measurement(measured.measurement, measured.verdicts, Console())
+    raise typer.Exit(measured.exit_code)

@@ -1,0 +1,232 @@
+"""`edgekd deploy` and `edgekd measure`: onto the board, measure there, judge. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekd.board.deploy import deploy_files
+from edgekd.board.measure import BoardModel, measure
+from edgekd.board.open import open_session
+from edgekd.board.provision import provision
+from edgekd.core.spread import evenly
+from edgekd.core.verdicts import exit_code, judge, undecided
+from edgekd.errors import EXIT_MET, ConfigurationError
+from edgekd.load import load_profile, load_recipe
+from edgekd.pipeline.console import Progress
+from edgekd.pipeline.reporting import deployed_size, measured_report, write
+from edgekd.records import (
+    Accuracy,
+    Artifact,
+    Budget,
+    DeviceProfile,
+    Measurement,
+    PlanName,
+    Record,
+    Report,
+    RuntimeName,
+    Verdict,
+    named_plan,
+)
+from edgekd.store import RunDirectory, hash_file
+
+DEFAULT_THREADS = 1
+"""Threads where neither a profile nor the command line says."""
+
+
+@dataclass(frozen=True)
+class BoardOptions:
+    """What the command line says of a board and of measuring on it; None takes the profile's."""
+
+    board: str
+    runtime: RuntimeName | None
+    threads: int | None
+    plan: PlanName
+    identity: Path | None
+    accept_new_host_key: bool
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a deployment ends with."""
+
+    run: RunDirectory
+    report: Report
+
+
+class MeasuredFile(Record):
+    """A model file's measurement, and the verdicts of a profile's budget where one was named."""
+
+    model: str
+    profile: str | None
+    measurement: Measurement
+    verdicts: tuple[Verdict, ...] = ()
+    exit_code: int
+
+
+def deploy(
+    run_path: Path, options: BoardOptions, profile_name: str | None, *, command: str, progress: Progress
+) -> Deployed:
+    """Put a run's student on a board, measure it and judge the budget on that measurement alone.
+
+    Raises:
+        ConfigurationError: no such run, profile or file.
+        BuildError: an artifact is not the file that was built.
+        BoardError: the board cannot be reached, refuses, or a command there failed.
+    """
+    run = RunDirectory.open(run_path)
+    with run.lock("edgekd deploy"):
+        before = run.read_report()
+        run.verify_artifacts(before)
+        profile = load_profile(profile_name or load_recipe(run.recipe_toml).profile or before.profile)
+        budget, sources = judged_budget(before, profile)
+        runtime = options.runtime or profile.operating_point.runtime
+        artifact = int8_artifact(before.artifacts, runtime)
+        measurement = _measured(
+            run.path / artifact.path, run.test_inputs, run.path.name, profile, budget, options, runtime, progress
+        )
+        verdicts = judge(
+            budget,
+            measurement=measurement,
+            predicted={},
+            accuracy=before.accuracy,
+            file_size_bytes=deployed_size(before.artifacts, runtime),
+            profile_matches=measurement.matches_profile == profile.name,
+            basis_allowed=frozenset({"measured"}),
+        )
+        measurement = measurement.model_copy(
+            update={"notes": (*measurement.notes, *disagreement(before.accuracy, measurement))}
+        )
+        report = measured_report(before, budget, sources, profile.name, measurement, verdicts, command)
+        write(run, report)
+    return Deployed(run, report)
+
+
+def measure_file(
+    model: Path, options: BoardOptions, profile_name: str | None, inputs: Path | None, *, progress: Progress
+) -> MeasuredFile:
+    """Measure any .tflite or .onnx file on a board; judge a profile's default costs where one is named.
+
+    Raises:
+        ConfigurationError: no such file, inputs or profile, or a file of another kind.
+        BuildError: the runtime refuses the file.
+        BoardError: the board cannot be reached, refuses, or a command there failed.
+    """
+    runtime = runtime_of(model, options.runtime)
+    if inputs is not None and not inputs.is_file():
+        raise ConfigurationError(f"--inputs {inputs} does not exist")
+    profile = load_profile(profile_name) if profile_name else None
+    budget = profile.budget if profile else Budget()
+    key = f"measure-{hash_file(model)[:16]}"
+    measurement = _measured(model, inputs, key, profile, budget, options, runtime, progress)
+    if profile is None:
+        return MeasuredFile(model=str(model), profile=None, measurement=measurement, exit_code=EXIT_MET)
+    verdicts = judge(
+        budget,
+        measurement=measurement,
+        predicted={},
+        accuracy=Accuracy(),
+        file_size_bytes=model.stat().st_size,
+        profile_matches=measurement.matches_profile == profile.name,
+        basis_allowed=frozenset({"measured"}),
+    )
+    return MeasuredFile(
+        model=str(model),
+        profile=profile.name,
+        measurement=measurement,
+        verdicts=verdicts,
+        exit_code=exit_code(verdicts),
+    )
+
+
+def _measured(
+    model: Path,
+    inputs: Path | None,
+    key: str,
+    profile: DeviceProfile | None,
+    budget: Budget,
+    options: BoardOptions,
+    runtime: RuntimeName,
+    progress: Progress,
+) -> Measurement:
+    threads = options.threads or (profile.operating_point.threads if profile else DEFAULT_THREADS)
+    plan = named_plan(options.plan, runtime, threads)
+    progress.stage("connect", options.board)
+    session = open_session(options.board, identity=options.identity, accept_new_host_key=options.accept_new_host_key)
+    with session:
+        progress.stage("provision", f"{runtime} on {session.name}")
+        environment = provision(session, runtime, progress.update)
+        progress.stage("send", model.name)
+        files = {model.name: model, **({inputs.name: inputs} if inputs is not None else {})}
+        folder = deploy_files(session, files, key)
+        progress.stage("measure", f"{runtime}, {threads} threads, plan {plan.name}")
+        return measure(
+            session,
+            environment,
+            BoardModel(f"{folder}/{model.name}", hash_file(model), model.name),
+            plan,
+            f"{folder}/{inputs.name}" if inputs is not None else None,
+            profile,
+            on_progress=progress.update,
+            undecided=_undecided(budget),
+        )
+
+
+def _undecided(budget: Budget) -> Callable[[Sequence[Sequence[float]]], bool]:
+    return lambda samples: undecided(budget, samples)
+
+
+def judged_budget(before: Report, profile: DeviceProfile) -> tuple[Budget, dict[str, str]]:
+    """The budget in force on a profile's board: its defaults, under the limits the user gave for the run."""
+    own = {
+        name: limit
+        for name, limit in before.budget.constraints().items()
+        if not before.budget_source.get(name, "").startswith("profile")
+    }
+    budget = profile.budget.overridden_by(Budget.model_validate({**own, "mode": before.budget.mode}))
+    sources = {
+        name: before.budget_source[name] if name in own else f"profile {profile.name}" for name in budget.constraints()
+    }
+    return budget, sources
+
+
+def int8_artifact(artifacts: Sequence[Artifact], runtime: RuntimeName) -> Artifact:
+    """The int8 student's file for a runtime.
+
+    Raises:
+        ConfigurationError: the run has none.
+    """
+    for artifact in artifacts:
+        if artifact.format == runtime and artifact.scheme == "wi8_ai8":
+            return artifact
+    raise ConfigurationError(f"the run has no int8 student for --runtime {runtime}")
+
+
+def runtime_of(model: Path, wanted: RuntimeName | None) -> RuntimeName:
+    """The runtime that a model file is for, by its suffix.
+
+    Raises:
+        ConfigurationError: no such file, another kind of file, or one that the wanted runtime does not run.
+    """
+    if not model.is_file():
+        raise ConfigurationError(f"model file {model} does not exist")
+    runtimes: dict[str, RuntimeName] = {".tflite": "tflite", ".onnx": "onnx"}
+    runtime = runtimes.get(model.suffix)
+    if runtime is None:
+        raise ConfigurationError(f"{model}: edgekd measures .tflite and .onnx files, not {model.suffix or 'this'}")
+    if wanted is not None and wanted != runtime:
+        raise ConfigurationError(f"{model} is not a file that --runtime {wanted} runs")
+    return runtime
+
+
+def disagreement(accuracy: Accuracy, measurement: Measurement) -> list[str]:
+    """A note where the board answered otherwise than the host over the same test inputs."""
+    if not measurement.correct or not accuracy.student_int8_correct:
+        return []
+    rows = evenly(accuracy.inputs, len(measurement.correct))
+    host = [accuracy.student_int8_correct[row] for row in rows]
+    differing = sum(ours != theirs for ours, theirs in zip(host, measurement.correct, strict=True))
+    if not differing:
+        return []
+    return [f"{differing} of {len(host)} test inputs are right on one of host and board and wrong on the other"]

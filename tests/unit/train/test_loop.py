@@ -1,0 +1,84 @@
+"""The training loop on a small real problem: handwritten digits of scikit-learn, 8x8 pixels."""
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from edgekd.errors import BuildError
+from edgekd.records import Objective, Training
+from edgekd.train.examples import Examples, correct, logits_of
+from edgekd.train.loop import learning_rate_factor, train
+from edgekd.train.objectives import Loss
+
+CPU = torch.device("cpu")
+SCHEDULE = Training(epochs=6, learning_rate=1e-2, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    raw = load_digits()
+    inputs = torch.from_numpy(raw.images).float()[:, None] / 16
+    labels = torch.from_numpy(raw.target)
+    return Examples(inputs[:1200], labels[:1200]), Examples(inputs[1200:], labels[1200:])
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.1), nn.Linear(512, 10)
+    )
+
+
+def run(model, digits, schedule=SCHEDULE, objectives=(Objective(kind="hard"),), **options):
+    return train(
+        model, *digits, Loss(objectives), schedule, **{"seed": 0, "device": CPU, "title": "digits", **options}
+    )
+
+
+def test_it_learns_and_leaves_the_best_epochs_weights(digits):
+    model = network()
+    trained = run(model, digits)
+    accuracy = float(correct(logits_of(model, digits[1].inputs, CPU), digits[1].labels).float().mean())
+    assert accuracy > 0.85
+    assert accuracy == pytest.approx(trained.validation_accuracy)
+    assert trained.validation_accuracy == max(trained.history)
+    assert trained.history[trained.best_epoch] == trained.validation_accuracy
+    assert trained.steps == 6 * (1200 // 64)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(digits):
+    states = []
+    for seed in (0, 0, 1):
+        model = network()
+        run(model, digits, SCHEDULE.model_copy(update={"epochs": 2}), seed=seed)
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["5.weight"], states[2]["5.weight"])
+
+
+def test_patience_stops_and_a_number_of_steps_is_kept_exactly(digits):
+    stuck = SCHEDULE.model_copy(update={"epochs": 50, "learning_rate": 1e-12, "patience": 2})
+    trained = run(network(), digits, stuck)
+    assert trained.epochs < 50
+    assert run(network(), digits, max_steps=23).steps == 23
+
+
+def test_a_nan_stops_with_the_term_and_the_step(digits):
+    data, validation = digits
+    broken = Examples(data.inputs, data.labels, torch.full((1200, 10), float("nan")))
+    with pytest.raises(BuildError, match=r"epoch 1, step 0: the term 'hinton'"):
+        run(network(), (broken, validation), objectives=(Objective(kind="hard"), Objective(kind="hinton")))
+
+
+def test_an_absurd_learning_rate_ends_as_an_error_that_says_so(digits):
+    with pytest.raises(BuildError, match="learning rate"):
+        run(network(), digits, Training(epochs=20, learning_rate=1e30, clip_norm=1e30))
+
+
+def test_the_learning_rate_warms_up_to_its_peak_and_falls():
+    factors = [learning_rate_factor(step, 100, 0.1) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[9] == factors[10] == 1.0
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert factors[-1] < 0.02
