@@ -30,7 +30,14 @@ _COMPUTES_IN: dict[str, set[str]] = {
     "fp32": {"fp32"},
 }
 _STATIC = {"wi8_ai8", "wi8_ai8_symmetric", "wi8_ai16"}
-_SCHEME_OF = {"int8": "wi8_ai8", "int16": "wi8_ai16", "dynamic": "wi8", "weight-only": "wi8", "fp16": "fp16", "fp32": "fp32"}
+_SCHEME_OF = {
+    "int8": "wi8_ai8",
+    "int16": "wi8_ai16",
+    "dynamic": "wi8",
+    "weight-only": "wi8",
+    "fp16": "fp16",
+    "fp32": "fp32",
+}
 _TRANSPOSES = {"TRANSPOSE", "Transpose"}
 _ACTIVATIONS = {"RELU", "RELU6", "RELU_N1_TO_1", "Relu", "Clip"}
 _FUSES_ACTIVATION = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MUL", "SUB", "Conv", "Gemm", "Add"}
@@ -147,7 +154,9 @@ def _numeric_types(case: _Case) -> Iterator[Finding]:
         if entry.numeric not in allowed:
             yield Finding(node=entry.node.name, problem=_type_problem(case, entry))
     if case.claimed in ("wi8", "fp16") and case.computing and all(entry.numeric == "fp32" for entry in case.computing):
-        yield Finding(node=case.computing[0].node.name, problem=f"every operator and weight is fp32, nothing is {case.claimed}")
+        yield Finding(
+            node=case.computing[0].node.name, problem=f"every operator and weight is fp32, nothing is {case.claimed}"
+        )
 
 
 def _type_problem(case: _Case, entry: TypedNode) -> str:
@@ -209,7 +218,11 @@ def _weight_size(case: _Case) -> Iterator[Finding]:
 def _duplicates(case: _Case) -> Iterator[Finding]:
     seen: dict[tuple[str, bytes], str] = {}
     for name, tensor in case.graph.tensors.items():
-        if tensor.data is None or tensor.data.nbytes < _SMALLEST_DUPLICATE or not np.any(tensor.data != tensor.data.flat[0]):
+        if (
+            tensor.data is None
+            or tensor.data.nbytes < _SMALLEST_DUPLICATE
+            or not np.any(tensor.data != tensor.data.flat[0])
+        ):
             continue
         key = (tensor.dtype, hashlib.sha256(np.sort(tensor.data, axis=None).tobytes()).digest())
         if key in seen:
@@ -246,7 +259,9 @@ def _stray_transposes(case: _Case) -> Iterator[Finding]:
                 if first and second and [first[axis] for axis in second] == list(range(len(first))):
                     yield Finding(node=node.name, problem=f"{node.op} is undone by {current.name}: a stray pair")
                 break
-            if len([name for name in current.inputs if name and not _stored(case.graph, name)]) != 1 or _ordered(current):
+            if len([name for name in current.inputs if name and not _stored(case.graph, name)]) != 1 or _ordered(
+                current
+            ):
                 break
 
 
@@ -257,7 +272,15 @@ def _stored(graph: Graph, name: str) -> bool:
 def _ordered(node: GraphNode) -> bool:
     """Whether an operator's meaning depends on the order of the axes."""
     indifferent = {"QUANTIZE", "DEQUANTIZE", "RELU", "RELU6", "LOGISTIC", "HARD_SWISH", "TANH", "MUL", "ADD"}
-    return node.op not in indifferent | {"QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Sigmoid", "HardSwish", "Tanh"}
+    return node.op not in indifferent | {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Relu",
+        "Clip",
+        "Sigmoid",
+        "HardSwish",
+        "Tanh",
+    }
 
 
 def _permutation(graph: Graph, node: GraphNode) -> list[int] | None:

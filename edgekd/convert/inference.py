@@ -41,16 +41,15 @@ def quantize_input(values: Array, scale: float, zero_point: int, dtype: Any) -> 
     """Float values on an integer input's grid, as torch's fake quantization rounds them."""
     limits = np.iinfo(dtype)
     steps = np.rint(values * np.float32(1.0 / np.float32(scale))) + zero_point
-    return np.clip(steps, limits.min, limits.max).astype(dtype)
+    quantized: Array = np.clip(steps, limits.min, limits.max).astype(dtype)
+    return quantized
 
 
 def _tflite_runner(path: Path, kernels: Kernels) -> Callable[[Array], Array]:
     module = fit_module("ai_edge_litert.interpreter")
     resolver = module.OpResolverType.BUILTIN_REF if kernels == "reference" else module.OpResolverType.AUTO
     try:
-        interpreter = module.Interpreter(
-            model_path=str(path), num_threads=1, experimental_op_resolver_type=resolver
-        )
+        interpreter = module.Interpreter(model_path=str(path), num_threads=1, experimental_op_resolver_type=resolver)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise BuildError(f"{path}: LiteRT refuses it: {error}") from error
@@ -61,7 +60,9 @@ def _tflite_runner(path: Path, kernels: Kernels) -> Callable[[Array], Array]:
         interpreter.invoke()
         output = interpreter.get_tensor(result["index"])[0]
         scale, zero_point = result["quantization"]
-        return (output.astype(np.float32) - zero_point) * np.float32(scale) if scale else output
+        if not scale:
+            return np.asarray(output)
+        return np.asarray((output.astype(np.float32) - zero_point) * np.float32(scale))
 
     return run
 

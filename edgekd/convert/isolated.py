@@ -36,11 +36,17 @@ def write_isolated(network: Network, file_format: Format, path: Path, timeout_s:
         source, log, draft = Path(scratch, "network.pickle"), Path(scratch, "log"), Path(scratch, path.name)
         source.write_bytes(pickle.dumps(network))
         command = [sys.executable, "-m", "edgekd.convert.isolated", str(source), str(draft)]
-        _run(command, log, timeout_s, str(path))
+        run_logged(command, log, timeout_s, str(path))
         _publish(draft, path)
 
 
-def _run(command: list[str], log: Path, timeout_s: float, target: str) -> None:
+def run_logged(command: list[str], log: Path, timeout_s: float, target: str) -> None:
+    """Run a converter's process to its end, its output in `log`; it never outlives this call.
+
+    Raises:
+        BuildError: it refused `target`, failed, was killed by a signal, or took longer than `timeout_s`.
+        MissingExtraError: it found a library missing.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     with log.open("wb") as output:
         child = subprocess.Popen(

@@ -67,9 +67,7 @@ class _Reader:
         return GraphTensor(value.name, tuple(int(size.dim_value) for size in kind.shape.dim), dtype)
 
     def _node(self, index: int, node: Any) -> GraphNode:
-        attributes = {
-            attribute.name: self.onnx.helper.get_attribute_value(attribute) for attribute in node.attribute
-        }
+        attributes = {attribute.name: self.onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
         for name in node.output:
             self.tensors.setdefault(name, GraphTensor(name, (), "unknown"))
@@ -84,7 +82,9 @@ class _Reader:
             scale = self._data(node.inputs[1])
             zero_point = self._data(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
             old = self.tensors[name]
-            dtype = old.dtype if old.dtype != "unknown" else (zero_point.dtype.name if zero_point is not None else "uint8")
+            dtype = (
+                old.dtype if old.dtype != "unknown" else (zero_point.dtype.name if zero_point is not None else "uint8")
+            )
             shape = old.shape or self.tensors[node.inputs[0]].shape
             self.tensors[name] = GraphTensor(
                 name,

@@ -15,7 +15,15 @@ _POOLS = {
 }
 _ADDS = {"ADD", "Add", "com.microsoft.QLinearAdd"}
 _DENSE = {"FULLY_CONNECTED", "Gemm", "MatMul", "BATCH_MATMUL", "QLinearMatMul", "com.microsoft.QGemm"}
-_CONVOLUTIONS = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "Conv", "ConvTranspose", "QLinearConv", "ConvInteger"}
+_CONVOLUTIONS = {
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "TRANSPOSE_CONV",
+    "Conv",
+    "ConvTranspose",
+    "QLinearConv",
+    "ConvInteger",
+}
 _FREE = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 """They change a shape and move nothing."""
 _PADDING = {"PAD", "PADV2", "Pad"}
@@ -23,7 +31,10 @@ _PADDING = {"PAD", "PADV2", "Pad"}
 
 
 def operators_of(graph: Graph) -> OperatorList:
-    """What a runtime executes for one inference. (De)quantize nodes, reshapes and padding of convolutions are left out."""
+    """What a runtime executes for one inference.
+
+    (De)quantize nodes, reshapes and the padding of convolutions are no operators of their own.
+    """
     alias: dict[str, str] = {}
 
     def resolve(name: str) -> str:
@@ -36,7 +47,11 @@ def operators_of(graph: Graph) -> OperatorList:
     for entry in typed_nodes(graph):
         if entry.numeric == "index" and not entry.is_quantize:
             continue
-        if entry.is_quantize or entry.node.op in _FREE or (entry.node.op in _PADDING and _feeds_convolution(graph, entry)):
+        if (
+            entry.is_quantize
+            or entry.node.op in _FREE
+            or (entry.node.op in _PADDING and _feeds_convolution(graph, entry))
+        ):
             alias[entry.outputs[0]] = entry.inputs[0]
             continue
         inputs = tuple(resolve(name) for name in entry.inputs)

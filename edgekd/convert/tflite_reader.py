@@ -46,7 +46,9 @@ class _Reader:
         }
         nodes = tuple(self._node(index, operator) for index, operator in enumerate(self.subgraph.operators))
         metadata = {_text(entry.name): self._metadata(entry) for entry in self.model.metadata or []}
-        return Graph("tflite", tensors, nodes, self._named(self.subgraph.inputs), self._named(self.subgraph.outputs), metadata)
+        return Graph(
+            "tflite", tensors, nodes, self._named(self.subgraph.inputs), self._named(self.subgraph.outputs), metadata
+        )
 
     def _named(self, indices: Any) -> tuple[str, ...]:
         return tuple(self.names[index] if index >= 0 else "" for index in (indices if indices is not None else []))
@@ -87,7 +89,9 @@ class _Reader:
             op = f"CUSTOM:{_text(code.customCode)}"
         outputs = self._named(operator.outputs)
         attributes = dict(vars(operator.builtinOptions)) if operator.builtinOptions is not None else {}
-        return GraphNode(outputs[0] if outputs else f"{op}_{index}", op, self._named(operator.inputs), outputs, attributes)
+        return GraphNode(
+            outputs[0] if outputs else f"{op}_{index}", op, self._named(operator.inputs), outputs, attributes
+        )
 
 
 def _text(value: Any) -> str:

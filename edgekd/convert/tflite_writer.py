@@ -165,7 +165,7 @@ def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _aligned_buffer(schema: Any, data: Array) -> Any:
     """A buffer whose bytes start at a multiple of 16, as the schema demands and its Python writer ignores."""
 
-    class AlignedBuffer(schema.BufferT):  # type: ignore[misc,name-defined]
+    class AlignedBuffer(schema.BufferT):  # type: ignore[misc]
         def Pack(self, builder: Any) -> Any:  # noqa: N802 - the schema's name
             content = np.ascontiguousarray(data).tobytes()
             builder.StartVector(1, len(content), _ALIGNMENT)
@@ -269,7 +269,9 @@ def _reshape(writer: _Writer, layer: Layer) -> None:
         return
     target = channels_last((1, *layer.attributes["shape"]))
     if _moved_order(shape) or _moved_order((1, *layer.attributes["shape"])):
-        raise BuildError(f"{layer.name}: TFLite keeps channels last, so reshaping {shape} to {target} reorders elements")
+        raise BuildError(
+            f"{layer.name}: TFLite keeps channels last, so reshaping {shape} to {target} reorders elements"
+        )
     options = writer.schema.ReshapeOptionsT()
     options.newShape = list(target)
     amounts = writer.constant(f"{layer.name}/shape", np.array(target, np.int32))

@@ -58,7 +58,7 @@ _FLOATS = {"float32": "fp32", "float64": "fp32", "float16": "fp16", "bfloat16": 
 
 @dataclass(frozen=True, slots=True)
 class TypedNode:
-    """An operator with what it computes in. `inputs` and `outputs` are its activations, integer ones by their own name."""
+    """An operator with what it computes in. `inputs` and `outputs` are its activations, integers by their own name."""
 
     node: GraphNode
     numeric: Numeric
@@ -128,7 +128,9 @@ class _Typer:
             inputs, outputs = tuple(sources), node.outputs
         else:
             self._absorb_activation(node.outputs[0])
-        return TypedNode(node, self._numeric(node, inputs, outputs, constant, dequantized, folds), inputs, outputs, constant, bias)
+        return TypedNode(
+            node, self._numeric(node, inputs, outputs, constant, dequantized, folds), inputs, outputs, constant, bias
+        )
 
     def _constant(self, name: str) -> tuple[GraphTensor | None, bool]:
         """The stored tensor behind a value, and whether it is dequantized while running."""
@@ -137,7 +139,14 @@ class _Typer:
         producer = self.producers.get(name)
         if producer is not None and producer.op in _DEQUANTIZE and self.graph.constant(producer.inputs[0]):
             return self.graph.tensors[producer.inputs[0]], True
-        if producer is not None and producer.op in ("QuantizeLinear", "Transpose", "TRANSPOSE", "Cast", "CAST", "Identity"):
+        if producer is not None and producer.op in (
+            "QuantizeLinear",
+            "Transpose",
+            "TRANSPOSE",
+            "Cast",
+            "CAST",
+            "Identity",
+        ):
             tensor, _ = self._constant(producer.inputs[0])
             return tensor, True
         return None, False

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from edgekd.nn.quantized.network import Activation, Array
-from edgekd.nn.quantized.quantizer import bias_steps, quantize_bias, quantize_weight, weight_scale
+from edgekd.nn.quantized.quantizer import (
+    bias_steps,
+    quantize_bias,
+    quantize_weight,
+    straight_through,
+    weight_scale,
+)
 
 Scales = Sequence[Tensor | None]
 _ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6}
@@ -138,8 +144,13 @@ class GlobalAveragePool(QuantizedLayer):
     shares_grid = True
 
     def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
-        """The mean."""
-        return inputs[0].mean((2, 3), keepdim=self.attributes["keepdim"])
+        """The mean, where quantized of whole steps: a mean of 16 steps is often a tie, which float sums would break."""
+        keepdim = self.attributes["keepdim"]
+        mean = inputs[0].mean((2, 3), keepdim=keepdim)
+        if scales[0] is None:
+            return mean
+        steps = torch.round(inputs[0].detach() / scales[0]).mean((2, 3), keepdim=keepdim)
+        return straight_through(mean, torch.round(steps) * scales[0])
 
 
 class Reshape(QuantizedLayer):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import BuildError
-from edgekd.nn.quantized import network
 from edgekd.nn.quantized.layers import LAYERS, QuantizedLayer, WeightedLayer
+from edgekd.nn.quantized.network import Activation, Grid, Layer, Network
+from edgekd.nn.quantized.network import Tensor as NetworkTensor
 from edgekd.nn.quantized.quantizer import ActivationQuantizer
 from edgekd.nn.quantized.rewrite import simplify
 from edgekd.nn.quantized.trace import Operation, Trace, trace
@@ -21,13 +22,11 @@ _INPUT = "input"
 
 @dataclass(frozen=True)
 class _Step:
-    """One layer's wiring: keys of the tensors it reads and writes, and who puts its output on a grid."""
+    """One layer's wiring. `key` names the layer and the tensor it makes; `inputs` the tensors it reads."""
 
     key: str
     place: str
     inputs: tuple[str, ...]
-    output: str
-    shape: tuple[int, ...]
 
 
 class QuantizedModel(nn.Module):
@@ -54,7 +53,7 @@ class QuantizedModel(nn.Module):
             self._steps.append(step)
         self._output = names[traced.output]
 
-    def _add_grid(self, tensor: str, activation: network.Activation) -> None:
+    def _add_grid(self, tensor: str, activation: Activation) -> None:
         if self._quantized:
             self.quantizers[tensor] = ActivationQuantizer(activation)
             self._grid_of[tensor] = tensor
@@ -74,7 +73,7 @@ class QuantizedModel(nn.Module):
         else:
             self._add_grid(key, operation.activation)
             layer.saturates = self._quantized
-        return _Step(key, operation.place, inputs, key, operation.shape)
+        return _Step(key, operation.place, inputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (N, classes) for inputs (N, ...) float32, as the int8 files compute them."""
@@ -85,7 +84,7 @@ class QuantizedModel(nn.Module):
             layer = self.layers[step.key]
             scales = [self._scale(name) for name in step.inputs]
             outputs = layer(*(values[name] for name in step.inputs), scales=scales)
-            values[step.output] = self._on_grid(step.output, outputs)
+            values[step.key] = self._on_grid(step.key, outputs)
         return values[self._output]
 
     def _quantizer(self, tensor: str) -> ActivationQuantizer | None:
@@ -132,21 +131,25 @@ class QuantizedModel(nn.Module):
         return [module for module in self.quantizers.values() if isinstance(module, ActivationQuantizer)]
 
     def _require_ranges(self) -> None:
-        unset = [name for name, module in self.quantizers.items() if not int(module.updates.max())]
+        unset = [name for name in self.quantizers if not self._range_is_set(name)]
         if unset:
             raise BuildError(
-                f"no ranges were observed for {unset[0]} (and {len(unset) - 1} more): train or calibrate the model first"
+                f"no ranges were observed for {unset[0]} (and {len(unset) - 1} more): train or calibrate the model"
             )
 
+    def _range_is_set(self, tensor: str) -> bool:
+        quantizer = self._quantizer(tensor)
+        return quantizer is None or bool(quantizer.updates.max() > 0)
+
     @torch.no_grad()
-    def network(self) -> network.Network:
+    def network(self) -> Network:
         """The network as plain data, for the converters.
 
         Raises:
             BuildError: no ranges were observed, or a parameter is not finite.
         """
         self._require_ranges()
-        tensors = {name: network.Tensor(name, shape, self._grid(name)) for name, shape in self._shapes.items()}
+        tensors = {name: NetworkTensor(name, shape, self._grid(name)) for name, shape in self._shapes.items()}
         layers = []
         for step in self._steps:
             layer = self.layers[step.key]
@@ -156,19 +159,19 @@ class QuantizedModel(nn.Module):
                     raise BuildError(f"the {name} of {step.place} ({layer.kind}) is not finite: training diverged")
             constants = layer.constants([self._scale(name) for name in step.inputs])
             layers.append(
-                network.Layer(
+                Layer(
                     name=f"{step.key}:{step.place}",
                     kind=layer.kind,
                     inputs=step.inputs,
-                    output=step.output,
+                    output=step.key,
                     activation=layer.activation,
                     attributes=dict(layer.attributes),
                     **constants,
                 )
             )
-        return network.Network(self.scheme, tensors, tuple(layers), _INPUT, self._output)
+        return Network(self.scheme, tensors, tuple(layers), _INPUT, self._output)
 
-    def _grid(self, tensor: str) -> network.Grid | None:
+    def _grid(self, tensor: str) -> Grid | None:
         quantizer = self._quantizer(tensor)
         return None if quantizer is None else quantizer.grid()
 

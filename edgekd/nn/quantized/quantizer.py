@@ -6,8 +6,6 @@ straight-through gradient inside the range (Jacob et al. 2018, arXiv:1712.05877)
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -75,11 +73,18 @@ class ActivationQuantizer(nn.Module):
             high = high.clamp(max=6.0)
         scale = ((high - low) / (INT8_MAX - INT8_MIN)).clamp(min=_SMALLEST_RANGE)
         self.scale.copy_(scale)
-        self.zero_point.copy_((INT8_MIN - torch.round(low / scale)).clamp(INT8_MIN, INT8_MAX))
+        # Even, because XNNPACK rounds a mean's ties to even after adding the zero point and onnxruntime before.
+        zero_point = 2 * torch.round((INT8_MIN - low / scale) / 2)
+        self.zero_point.copy_(zero_point.clamp(INT8_MIN, INT8_MAX - 1))
 
     def grid(self) -> Grid:
         """The grid in use."""
         return Grid(float(self.scale), int(self.zero_point))
+
+
+def straight_through(values: Tensor, exact: Tensor) -> Tensor:
+    """`exact` in the forward pass, the gradient of `values` in the backward pass, same shape."""
+    return values + (exact - values).detach()
 
 
 def weight_scale(weight: Tensor, bias: Tensor | None, input_scale: Tensor | None) -> Tensor:
@@ -109,4 +114,4 @@ def bias_steps(bias: Tensor, scale: Tensor) -> Tensor:
 
 def quantize_bias(bias: Tensor, scale: Tensor) -> Tensor:
     """The bias on the int32 grid of `scale`, with a straight-through gradient, (out,)."""
-    return cast(Tensor, bias + (bias_steps(bias, scale) * scale - bias).detach())
+    return straight_through(bias, bias_steps(bias, scale) * scale)

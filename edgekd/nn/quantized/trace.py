@@ -277,10 +277,14 @@ def _is_tensor(node: fx.Node) -> bool:
 
 def _evaluate(node: fx.Node, constants: dict[str, Tensor]) -> Tensor:
     target: Any = node.target
-    arguments, keywords = fx.map_arg((node.args, node.kwargs), lambda read: constants[read.name])  # type: ignore[arg-type]
+    arguments, keywords = fx.map_arg((node.args, node.kwargs), lambda read: constants[read.name])
     with torch.no_grad():
         value: Tensor = target(*arguments, **keywords)
     return value
+
+
+_EXPORT_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, LookupError)
+"""What comes out of torch.export: its own errors (RuntimeErrors), and whatever the user's forward raises."""
 
 
 def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
@@ -290,10 +294,11 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     try:
         with torch.no_grad():
             return torch.export.export(module, (inputs,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
-    except Exception as error:  # noqa: BLE001 - torch.export raises whatever the user's forward or its own passes raise
+    except _EXPORT_ERRORS as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        shape = ", ".join(map(str, example.shape[1:]))
         raise BuildError(
-            f"{type(model).__name__} cannot be traced for inputs (N, {', '.join(map(str, example.shape[1:]))}): {reason}"
+            f"{type(model).__name__} cannot be traced for inputs (N, {shape}), N free: {reason}"
         ) from error
 
 
