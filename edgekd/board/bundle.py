@@ -131,5 +131,7 @@ def _install(package: RuntimePackage, target: WheelTarget, site: Path) -> None:
 
 def _prune(site: Path) -> None:
     """Drop what no import needs: a board's link is slow."""
+    for file in [path for path in site.rglob(".*") if path.is_file()]:
+        file.unlink()
     for directory in [path for name in ("tests", "__pycache__", "bin") for path in site.rglob(name)]:
         shutil.rmtree(directory, ignore_errors=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from edgekd.board.session import Session
-from edgekd.board.transfer import put_files
-from edgekd.errors import ConfigurationError
+from edgekd.board.transfer import check_name, put_files
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +21,7 @@ def deploy_files(session: Session, files: Mapping[str, Path], run_key: str) -> s
         ConfigurationError: a run key or name that is no plain path, or a file that cannot be read.
         BoardError: the board refuses, is full, or the link broke; nothing half-written remains.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", run_key):
-        raise ConfigurationError(f"'{run_key}' cannot name a run's directory on a board")
+    check_name(run_key)
     directory = f"{session.home}/runs/{run_key}"
     done = put_files(session, directory, files)
     logger.info(

@@ -33,12 +33,12 @@ from edgekd.board.facts import matches_profile, parse_facts, throttle_sample
 from edgekd.board.provision import RuntimeEnvironment
 from edgekd.board.session import Session, signal_name
 from edgekd.core.board_output import parse_process_memory, printable
+from edgekd.core.statistics import KEPT_SAMPLES, percentile
 from edgekd.errors import BoardError, BuildError, ConfigurationError
 from edgekd.records import DeviceProfile, Measurement, MeasurementPlan, ThrottleSample
 
 logger = logging.getLogger(__name__)
 
-SAMPLES_KEPT = 20_000
 RANDOM_SEED = 0
 IDLE_TIMEOUT_S = 25.0
 START_ALLOWANCE_S = 120.0
@@ -51,7 +51,7 @@ Job = Literal["facts", "latency", "memory", "accuracy"]
 
 
 @dataclass(frozen=True, slots=True)
-class DeployedModel:
+class BoardModel:
     """A model file on the board: its path there, the hash it must have, and its name here."""
 
     remote: str
@@ -177,12 +177,11 @@ def _facts(agent: _Agent) -> FactsLine:
 def measure(
     session: Session,
     environment: RuntimeEnvironment,
-    model: DeployedModel,
+    model: BoardModel,
     plan: MeasurementPlan,
-    *,
     inputs: str | None = None,
-    has_labels: bool = False,
     profile: DeviceProfile | None = None,
+    *,
     on_progress: Progress | None = None,
     undecided: Undecided | None = None,
 ) -> Measurement:
@@ -196,8 +195,8 @@ def measure(
         environment: what `provision` gave; its runtime must be the plan's.
         model: the file there.
         plan: how to measure.
-        inputs: the board's path of an .npz with `inputs` (N, C, H, W) float32; None feeds random inputs.
-        has_labels: whether that .npz also has `labels` (N,), for the accuracy.
+        inputs: the board's path of an .npz with `inputs` (N, C, H, W) float32 and, for the accuracy, `labels` (N,);
+            None feeds random inputs drawn from the model's own signature.
         profile: the kind the board may be of.
         on_progress: told in words what goes on.
         undecided: given the samples so far in ms, grouped by process, whether a verdict still needs more.
@@ -220,7 +219,6 @@ def measure(
         "model_sha256": model.sha256,
         "threads": plan.threads,
         "inputs": inputs,
-        "labels": has_labels,
         "seed": RANDOM_SEED,
     }
     say("measuring memory")
@@ -232,7 +230,7 @@ def measure(
     origin_ns = timed.starts_ns[0]
     states = tuple(throttle_sample(state, before.state, (state.at_ns - origin_ns) / 1e9) for state in timed.states)
     samples_ms = tuple(duration / 1e6 for duration in timed.durations_ns)
-    p50, p90, p99 = (_percentile(samples_ms, percent) for percent in (50, 90, 99))
+    p50, p90, p99 = (percentile(samples_ms, percent) for percent in (50, 90, 99))
     cold = [(line.load_ns + line.first_invoke_ns) / 1e6 for line in timed.cold_starts]
     return Measurement(
         board=_board_name(session, facts_before),
@@ -304,11 +302,6 @@ def _method(
     }
 
 
-def _percentile(samples: Sequence[float], percent: int) -> float:
-    """The nearest-rank percentile: always a sample that was taken."""
-    return sorted(samples)[max(0, math.ceil(percent / 100 * len(samples)) - 1)]
-
-
 def _any_throttled(states: Sequence[ThrottleSample]) -> bool | None:
     told = [state.throttled for state in states if state.throttled is not None]
     return any(told) if told else None
@@ -358,12 +351,11 @@ def _accuracy(agent: _Agent, common: dict[str, Any], say: Progress) -> _Accuracy
     predicted = sum(len(part.predictions) for part in parts)
     if not totals or predicted != totals[-1].inputs:
         raise BoardError(f"{agent.session.name}: the agent predicted {predicted} inputs, not all of them")
-    correct = None
-    if common["labels"]:
-        correct = tuple(right for part in parts for right in part.correct or ())
-        if len(correct) != predicted:
-            raise BoardError(f"{agent.session.name}: the agent judged {len(correct)} of {predicted} predictions")
-    return _Accuracy(predicted, correct, totals[-1].outputs_sha256)
+    judged = [part.correct for part in parts if part.correct is not None]
+    correct = tuple(right for part in judged for right in part)
+    if judged and len(correct) != predicted:
+        raise BoardError(f"{agent.session.name}: the agent judged {len(correct)} of {predicted} predictions")
+    return _Accuracy(predicted, correct or None, totals[-1].outputs_sha256)
 
 
 def _latency(
@@ -381,7 +373,7 @@ def _latency(
 
 
 def _wants_more(timed: _Timed, plan: MeasurementPlan, undecided: Undecided | None) -> bool:
-    if len(timed.durations_ns) >= SAMPLES_KEPT:
+    if len(timed.durations_ns) >= KEPT_SAMPLES:
         return False
     if timed.runs < plan.min_runs or timed.timed_ns < plan.min_seconds * 1e9:
         return True
@@ -431,7 +423,7 @@ def _one_process(
         plan_runs=plan.min_runs,
         plan_seconds=plan.max_seconds,
         stride=timed.stride or None,
-        keep=SAMPLES_KEPT - kept_before,
+        keep=KEPT_SAMPLES - kept_before,
     )
     if len(timed.durations_ns) == kept_before or timed.warm is None or timed.loaded is None:
         raise BoardError(f"{agent.session.name}: the agent's timed pass gave no samples")

@@ -166,13 +166,14 @@ def _wheel_target(session: Session, python: str, version: tuple[int, int]) -> Wh
     if machine not in ARCHITECTURES or bits != 64:
         raise BoardError(
             f"{session.name}: its userland is {bits}-bit {printable(machine, 40)}; the runtimes are published as "
-            f"wheels for 64-bit {' and '.join(ARCHITECTURES)} only. Install the 64-bit system image, or the runtime by hand "
-            f"for {python}"
+            f"wheels for 64-bit {' and '.join(ARCHITECTURES)} only. Install the 64-bit system image, or the runtime "
+            f"by hand for {python}"
         )
     if glibc is None or glibc < LEAST_GLIBC:
+        least = f"{LEAST_GLIBC[0]}.{LEAST_GLIBC[1]}"
         raise BoardError(
-            f"{session.name}: its C library is {printable(str(described['libc']), 40)}; the "
-            f"runtimes' wheels need glibc {LEAST_GLIBC[0]}.{LEAST_GLIBC[1]} or newer (Alpine and other musl systems have none)"
+            f"{session.name}: its C library is {printable(str(described['libc']), 40)}; the runtimes' wheels need "
+            f"glibc {least} or newer (Alpine and other musl systems have none)"
         )
     if implementation != "cpython":
         raise BoardError(f"{session.name}: {python} is {printable(implementation, 40)}; the runtimes need CPython")

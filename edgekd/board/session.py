@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import secrets
 import shlex
 import signal
@@ -25,10 +24,6 @@ OUTPUT_LIMIT_BYTES = 16 * 2**20
 LINE_LIMIT_BYTES = 2**20
 STREAM_LIMIT_BYTES = 256 * 2**20
 
-_HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_])?$")
-_IPV6 = re.compile(r"^[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?$")
-_USER = re.compile(r"^[A-Za-z_][A-Za-z0-9._-]*\$?$")
-
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
@@ -43,15 +38,6 @@ class CommandResult:
     def succeeded(self) -> bool:
         """Whether it ended by itself, with code 0."""
         return self.exit_code == 0 and self.signal is None
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A parsed `[USER@]HOST[:PORT]`; None where the part was not given."""
-
-    host: str
-    user: str | None = None
-    port: int | None = None
 
 
 class Session(ABC):
@@ -211,62 +197,6 @@ def signal_name(number: int) -> str:
 
 def _result(end: Exit, stdout: str) -> CommandResult:
     return CommandResult(stdout=stdout, stderr=end.stderr, exit_code=end.exit_code, signal=end.signal)
-
-
-def parse_board(board: str) -> Address | None:
-    """`local` → None; `[USER@]HOST[:PORT]` → its parts. An IPv6 address with a port stands in brackets.
-
-    Raises:
-        ConfigurationError: the text is neither.
-    """
-    if board == "local":
-        return None
-    user, at, rest = board.rpartition("@")
-    port_text: str | None = None
-    if rest.startswith("["):
-        host, closed, after = rest[1:].partition("]")
-        valid = bool(closed) and bool(_IPV6.match(host)) and ":" in host and (after == "" or after.startswith(":"))
-        port_text = after[1:] if after else None
-    elif rest.count(":") > 1:
-        host, valid = rest, bool(_IPV6.match(rest))
-    else:
-        host, colon, after = rest.partition(":")
-        valid = bool(_HOST.match(host))
-        port_text = after if colon else None
-    if port_text is not None:
-        valid = valid and port_text.isascii() and port_text.isdigit() and 1 <= int(port_text[:6]) <= 65535
-    if at and not _USER.match(user):
-        valid = False
-    if not valid:
-        raise ConfigurationError(
-            f"board '{printable(board, 100)}' is not understood: give `local` or [USER@]HOST[:PORT], for example "
-            "pi@raspberrypi.local or pi@[fe80::1]:2222 (port 1 to 65535)"
-        )
-    return Address(host=host, user=user if at else None, port=int(port_text) if port_text else None)
-
-
-def open_session(board: str, *, identity: Path | None = None, accept_new_host_key: bool = False) -> Session:
-    """Open a session to `local` or `[USER@]HOST[:PORT]`.
-
-    Args:
-        board: where to.
-        identity: private key file to log in with instead of the usual ones.
-        accept_new_host_key: add an unknown host's key to known_hosts. A changed key is refused all the same.
-
-    Raises:
-        ConfigurationError: a malformed board, or an identity file that is not there.
-        BoardError: unreachable, host key unknown or changed, login refused.
-    """
-    address = parse_board(board)
-    if address is None:
-        from edgekd.board.local import LocalSession
-
-        return LocalSession()
-    if identity is not None and not identity.is_file():
-        raise ConfigurationError(f"--identity {identity}: there is no such file")
-    from edgekd.board.ssh import SshSession
-
-    return SshSession(board, address, identity=identity, accept_new_host_key=accept_new_host_key)
 
 
 def board_home(session: Session) -> str:

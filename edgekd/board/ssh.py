@@ -16,8 +16,9 @@ from typing import Any, Self
 
 import paramiko
 
+from edgekd.board.address import Address
 from edgekd.board.pump import Exit
-from edgekd.board.session import Address, Session, board_home
+from edgekd.board.session import Session, board_home
 from edgekd.board.ssh_connect import connect
 from edgekd.core.board_output import printable
 from edgekd.errors import BoardError

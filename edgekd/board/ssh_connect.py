@@ -14,8 +14,8 @@ from typing import Any
 
 import paramiko
 
+from edgekd.board.address import Address, parse_board
 from edgekd.board.host_keys import check_host_key, known_host_name, known_keys, ssh_directory
-from edgekd.board.session import Address
 from edgekd.core.board_output import printable
 from edgekd.errors import BoardError, ConfigurationError
 
@@ -122,8 +122,6 @@ def _through_jumps(name: str, target: Target, through: list[Any], accept_new: bo
         return lambda: open_socket(name, target.host, target.port)
     if len(target.jumps) > MAX_JUMPS:
         raise ConfigurationError(f"{name}: ProxyJump names more than {MAX_JUMPS} hosts")
-    from edgekd.board.session import parse_board
-
     opener: Any = None
     for jump in target.jumps:
         address = parse_board(jump.removeprefix("ssh://"))

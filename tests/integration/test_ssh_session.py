@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.board.session import open_session
+from edgekd.board.open import open_session
 from edgekd.errors import BoardError
 
 

@@ -49,8 +49,11 @@ def stored_rows(path: Path, name: str) -> tuple[tuple[int, ...], Iterator[np.nda
     return shape, rows()
 
 
-def stored_labels(path: Path) -> np.ndarray:
-    """The labels that belong to the stored inputs, (N,) int64."""
+def stored_labels(path: Path) -> np.ndarray | None:
+    """The labels that belong to the stored inputs, (N,) int64; None where none are stored."""
+    with zipfile.ZipFile(path) as archive:
+        if "labels.npy" not in archive.namelist():
+            return None
     shape, rows = stored_rows(path, "labels")
     if len(shape) != 1:
         raise AgentError("inputs", f"{path}: 'labels' has shape {shape}, not (N,)")
@@ -87,7 +90,8 @@ def for_model(row: np.ndarray, spec: InputSpec, layout: str) -> np.ndarray:
             "cannot be quantized",
         )
     bounds = np.iinfo(spec.dtype)
-    steps = np.rint(batch.astype(np.float32) / np.float32(spec.scale)) + spec.zero_point
+    # As torch's fake quantization rounds: times the reciprocal, halves to even.
+    steps = np.rint(batch.astype(np.float32) * np.float32(1.0 / np.float32(spec.scale))) + spec.zero_point
     return np.ascontiguousarray(np.clip(steps, bounds.min, bounds.max).astype(spec.dtype))
 
 

@@ -67,7 +67,7 @@ def status_text() -> str:
 def accuracy_pass(model: Model, job: dict[str, Any], wire: Wire) -> None:
     """Predict every stored input, and say which were right where labels are stored too."""
     total, arrays = _stored_for(job, model)
-    labels = stored_labels(Path(job["inputs"])) if job["labels"] else None
+    labels = stored_labels(Path(job["inputs"]))
     if labels is not None and len(labels) != total:
         raise AgentError("inputs", f"{job['inputs']} has {total} inputs but {len(labels)} labels")
     digest = hashlib.sha256()
