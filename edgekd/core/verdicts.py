@@ -286,7 +286,7 @@ def _accuracy(name: str, accuracy: Accuracy, measurement: Measurement | None) ->
         return "the int8 student was not evaluated on the test split"
     note = f"{len(right) or accuracy.inputs} inputs of the test split"
     if name == "accuracy_min" and measurement is not None and measurement.accuracy is not None:
-        note += f"; on {measurement.board} {measurement.accuracy:.4f} over {measurement.accuracy_inputs} inputs"
+        note += f"; on {measurement.board} {100 * measurement.accuracy:.2f} % of {measurement.accuracy_inputs} inputs"
     advice = "more test inputs would decide it"
     if name == "accuracy_min":
         total = len(right) or accuracy.inputs

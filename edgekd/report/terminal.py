@@ -79,13 +79,11 @@ def _verdicts(report: Report, wide: bool) -> Table:
     """The verdict table; on a narrow terminal the interval stands below its value."""
     columns = ["Constraint", "Limit", "Value", "95 % interval", "Margin", "Basis", "Outcome"]
     if not wide:
-        columns[2:4] = ["Value, 95 % int."]
+        columns[2:4] = ["Value, 95 %\ninterval"]
     table = _table(*columns)
     for verdict in report.verdicts:
-        value, interval = (
-            quantity(verdict.constraint, verdict.value),
-            interval_text(verdict.constraint, verdict.interval),
-        )
+        value = quantity(verdict.constraint, verdict.value)
+        interval = interval_text(verdict.constraint, verdict.interval, unit=wide)
         stacked = value if ABSENT in (value, interval) else f"{value}\n{interval}"
         table.add_row(
             CONSTRAINTS[verdict.constraint].title,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,14 +34,13 @@ def plain(text: object) -> str:
 
 
 def number(value: float) -> str:
-    """A figure with three significant digits, or all before the point; never in exponent form."""
+    """A figure with three significant digits, or all before the point; an exponent only below 0.0001."""
     size = abs(value)
-    if size >= 100 or value == 0:
+    if value == 0 or size >= 100:
         return f"{value:,.0f}"
-    decimals = 2 if size < 10 else 1
-    while size < 10 ** (1 - decimals) and decimals < 6:
-        decimals += 1
-    return f"{value:.{decimals}f}"
+    if size < 1e-4:
+        return f"{value:.2e}"
+    return f"{value:.{2 - math.floor(math.log10(size))}f}"
 
 
 def quantity(constraint: str, value: float | None) -> str:
@@ -55,12 +55,12 @@ def quantity(constraint: str, value: float | None) -> str:
 
 
 def interval_text(constraint: str, interval: Interval | None, unit: bool = True) -> str:
-    """An interval with its unit once (or without), or `exact` where it is a point."""
+    """An interval with its unit once (or without), or `exact` (a file's size) or `one value` where it is a point."""
     if interval is None:
         return ABSENT
     low, high = interval
     if low == high:
-        return "exact"
+        return "exact" if constraint == "file_size_kib" else "one value"
     share = constraint in ("accuracy_min", "accuracy_drop_max")
     ends = [f"{100 * end:.1f}" if share else number(end) for end in (low, high)]
     return f"{ends[0]} to {ends[1]} {_unit(constraint) if unit else ''}".rstrip()
@@ -121,7 +121,7 @@ def headline(report: Report) -> Headline:
         return Headline("missed", f"Budget missed: {_names(by_outcome['missed'])}", evidence)
     open_ = by_outcome["inconclusive"] + by_outcome["not_measured"]
     if open_ or not report.verdicts:
-        what = f": {_names(open_)}" if open_ else ""
+        what = f": {_names(open_)}" if open_ else ": no constraint was judged"
         outcome: Outcome = "inconclusive" if by_outcome["inconclusive"] else "not_measured"
         return Headline(outcome, f"Budget not decided{what}", evidence)
     if report.exit_code != 0:
@@ -131,16 +131,24 @@ def headline(report: Report) -> Headline:
 
 
 def _names(verdicts: Sequence[Verdict]) -> str:
-    titles = [CONSTRAINTS[verdict.constraint].title.lower() for verdict in verdicts]
+    titles = [_lower_first(CONSTRAINTS[verdict.constraint].title) for verdict in verdicts]
+    if len(titles) > 3:
+        return f"{len(titles)} constraints, {titles[0]} first"
     return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"
 
 
+def _lower_first(title: str) -> str:
+    return title[0].lower() + title[1:]
+
+
 def _evidence(report: Report) -> str:
-    met = sum(verdict.outcome == "met" for verdict in report.verdicts)
-    text = f"{met} of {len(report.verdicts)} constraints met."
+    counts = [
+        (sum(verdict.outcome == name for verdict in report.verdicts), word) for name, word in OUTCOME_WORDS.items()
+    ]
+    text = f"Of {len(report.verdicts)} constraints " + ", ".join(f"{n} {word}" for n, word in counts if n) + "."
     predicted = [verdict for verdict in report.verdicts if verdict.basis == "predicted"]
     if predicted:
-        text += f" {_names(predicted).capitalize()} {'rests' if len(predicted) == 1 else 'rest'} on predictions"
+        text += f" {len(predicted)} of the judgements rest{'s' if len(predicted) == 1 else ''} on predictions"
         text += ": no board has measured this student yet." if report.measurement is None else "."
     if report.measurement is not None:
         text += f" Measured on {measured_with(report.measurement)}."

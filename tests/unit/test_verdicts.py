@@ -234,7 +234,7 @@ class TestAccuracy:
         verdict = one(
             Budget(accuracy_min=0.5), measurement(accuracy=0.875, accuracy_inputs=512), accuracy=self.ACCURACY
         )
-        assert "0.8750 over 512" in verdict.reason
+        assert "87.50 % of 512" in verdict.reason
 
     def test_the_drop_is_paired(self) -> None:
         assert one(Budget(accuracy_drop_max=0.01), accuracy=self.ACCURACY).outcome == "met"
