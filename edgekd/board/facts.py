@@ -33,7 +33,7 @@ def parse_state(raw: RawState) -> dict[str, Any]:
         "temperatures_c": parse_temperatures(raw.thermal_zones),
         "throttling": None if throttling is None else dataclasses.asdict(throttling),
         "throttle_count": sum(count for count in counts.values() if count is not None) if counts else None,
-        "load_average": parse_loadavg(raw.loadavg),
+        "load_average": list(parse_loadavg(raw.loadavg) or ()) or None,
     }
 
 
@@ -43,7 +43,7 @@ def parse_facts(line: FactsLine) -> dict[str, Any]:
     return {
         "device_tree_model": parse_device_tree_model(line.model),
         "cpu": parse_cpu_model(line.cpuinfo),
-        "isa_features": parse_cpu_features(line.cpuinfo),
+        "isa_features": list(parse_cpu_features(line.cpuinfo)),
         "machine": printable(line.machine),
         "kernel": printable(line.kernel),
         "os": parse_os_release(line.os_release),
@@ -51,7 +51,7 @@ def parse_facts(line: FactsLine) -> dict[str, Any]:
         "python": printable(line.python),
         "hostname": printable(line.hostname),
         "cpus": line.cpus,
-        "affinity": line.affinity,
+        "affinity": list(line.affinity),
         "max_clocks_mhz": _clocks(line.max_clocks_khz),
         "ram_bytes": memory.get("MemTotal"),
         "available_bytes": memory.get("MemAvailable"),

@@ -284,7 +284,7 @@ def _method(
         "bundle": environment.site,
         "runtime_package": environment.runtime_package,
         "runtime_settings": timed.loaded.settings,
-        "model_inputs": [line.model_dump() for line in timed.loaded.inputs],
+        "model_inputs": [line.model_dump(mode="json") for line in timed.loaded.inputs],
         "inputs_from": printable(timed.warm.inputs_from, 100),
         "inputs_cycled": timed.warm.inputs,
         "clock": "time.perf_counter_ns (CLOCK_MONOTONIC)",
