@@ -2,7 +2,7 @@
 
 from edgekd.records import Report
 from edgekd.report.html import render_html
-from edgekd.report.terminal import print_report
+from edgekd.report.terminal import print_measurement, print_report
 
 
 def render_json(report: Report) -> str:
@@ -10,4 +10,4 @@ def render_json(report: Report) -> str:
     return report.model_dump_json(indent=2)
 
 
-__all__ = ["print_report", "render_html", "render_json"]
+__all__ = ["print_measurement", "print_report", "render_html", "render_json"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edgekd.core.verdicts import CONSTRAINTS
-from edgekd.records import Outcome, Report
+from edgekd.records import Measurement, Outcome, Report, Verdict
 from edgekd.report.wording import (
     ABSENT,
     OUTCOME_WORDS,
@@ -45,15 +47,24 @@ def print_report(report: Report, console: Console) -> None:
     made = f"profile {plain(report.profile)}, task {plain(report.task)}, seed {report.seed}, exit {report.exit_code}"
     console.print(Text(made, style="dim"))
     console.print()
-    console.print(_verdicts(report, wide=console.width >= WIDE_COLUMNS))
-    for constraints, reason in reasons(report):
-        _item(console, f"{constraints}: {reason}")
+    _print_verdicts(report.verdicts, console)
     _print_accuracy(report, console)
-    _print_measurement(report, console)
+    if report.measurement is None:
+        _heading(console, "Not measured on a board yet: `edgekd deploy RUN --board ...` does it")
+    else:
+        _print_measured(report.measurement, console)
     _print_artifacts(report, console)
     _print_stages(report, console)
     for warning in report.warnings:
         _item(console, f"warning: {warning}", style="yellow")
+
+
+def print_measurement(measurement: Measurement, verdicts: Sequence[Verdict], console: Console) -> None:
+    """Print the measurement of one file, and the verdicts of a budget where there is one."""
+    if verdicts:
+        console.print()
+        _print_verdicts(verdicts, console)
+    _print_measured(measurement, console)
 
 
 def _heading(console: Console, text: str) -> None:
@@ -75,13 +86,19 @@ def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     return table
 
 
-def _verdicts(report: Report, wide: bool) -> Table:
+def _print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
+    console.print(_verdict_table(verdicts, wide=console.width >= WIDE_COLUMNS))
+    for constraints, reason in reasons(verdicts):
+        _item(console, f"{constraints}: {reason}")
+
+
+def _verdict_table(verdicts: Sequence[Verdict], wide: bool) -> Table:
     """The verdict table; on a narrow terminal the interval stands below its value."""
     columns = ["Constraint", "Limit", "Value", "95 % interval", "Margin", "Basis", "Outcome"]
     if not wide:
         columns[2:4] = ["Value, 95 %\ninterval"]
     table = _table(*columns)
-    for verdict in report.verdicts:
+    for verdict in verdicts:
         value = quantity(verdict.constraint, verdict.value)
         interval = interval_text(verdict.constraint, verdict.interval, unit=wide)
         stacked = value if ABSENT in (value, interval) else f"{value}\n{interval}"
@@ -114,14 +131,10 @@ def _print_accuracy(report: Report, console: Console) -> None:
         _item(console, line)
 
 
-def _print_measurement(report: Report, console: Console) -> None:
-    measurement = report.measurement
-    if measurement is None:
-        _heading(console, "Not measured on a board yet: `edgekd deploy RUN --board ...` does it")
-        return
+def _print_measured(measurement: Measurement, console: Console) -> None:
     _heading(console, f"Measured on {measured_with(measurement)}")
-    if measurement.matches_profile is None:
-        _item(console, f"not of the profile's kind: {measurement.mismatch_reason}", style="yellow")
+    if measurement.mismatch_reason:
+        _item(console, f"latency, memory and energy are not judged: {measurement.mismatch_reason}", style="yellow")
     table = _table("Latency", "Value", "95 % interval", "Runtime", "Threads")
     for timing in timings(measurement):
         name = f"latency_p{timing.percent}_ms"
@@ -149,6 +162,14 @@ def _print_measurement(report: Report, console: Console) -> None:
             f"energy: {number(power.energy_mj)} mJ per inference gross, {number(power.mean_w)} W "
             f"({power.meter}, rail {power.rail}, grade {power.grade}, {power.rate_hz:g} Hz)",
         )
+    if measurement.cold_start_ms is not None:
+        _item(console, f"first inference (cold start): {number(measurement.cold_start_ms)} ms")
+    if measurement.accuracy is not None:
+        _item(
+            console, f"right on the board: {100 * measurement.accuracy:.2f} % of {measurement.accuracy_inputs} inputs"
+        )
+    for note in measurement.notes:
+        _item(console, f"note: {note}", style="yellow")
 
 
 def _print_artifacts(report: Report, console: Console) -> None:

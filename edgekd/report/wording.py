@@ -242,10 +242,10 @@ def _points(change: float, interval: Interval | None) -> str:
     return f"{text}, 95 % interval {100 * low:+.2f} to {100 * high:+.2f}: {told}"
 
 
-def reasons(report: Report) -> list[tuple[str, str]]:
+def reasons(verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
     """Why the verdicts are what they are: the constraints that share a reason, in words, and the reason."""
     grouped: dict[str, list[str]] = {}
-    for verdict in report.verdicts:
+    for verdict in verdicts:
         if verdict.reason:
             grouped.setdefault(verdict.reason, []).append(CONSTRAINTS[verdict.constraint].title)
     return [(", ".join(titles), plain(reason)) for reason, titles in grouped.items()]

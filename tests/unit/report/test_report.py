@@ -11,7 +11,7 @@ from rich.console import Console
 
 from edgekd.core.verdicts import CONSTRAINTS
 from edgekd.records import Accuracy, Budget, Report
-from edgekd.report import print_report, render_html, render_json
+from edgekd.report import print_measurement, print_report, render_html, render_json
 from edgekd.report.html import gauge
 from edgekd.report.wording import (
     OUTCOME_WORDS,
@@ -37,6 +37,7 @@ REPORTS = {
         sample.measurement(power=None, states=(), throttled=None, accuracy=None, cold_start_ms=None, facts={})
     ),
     "hostile": sample.report(sample.measurement(hostile=sample.HOSTILE), hostile=sample.HOSTILE),
+    "with notes": sample.report(sample.measurement(notes=("3 of 500 test inputs differ",))),
     "one process": sample.report(sample.measurement(processes=1)),
     "no samples": sample.report(
         sample.measurement().model_copy(update={"samples_ms": (), "sample_times_s": (), "sample_processes": ()})
@@ -108,7 +109,8 @@ class TestPage:
         for artifact in report.artifacts:
             assert artifact.path in text
             assert artifact.sha256[:16] in text
-        for warning in report.warnings:
+        notes = report.measurement.notes if report.measurement else ()
+        for warning in report.warnings + notes:
             assert words(plain(warning)) in text
 
     @every_report
@@ -168,7 +170,7 @@ class TestTerminal:
         assert max(len(line) for line in text.splitlines()) <= width
         flat = words(text)
         assert words(headline(report).title) in flat
-        for constraints, reason in reasons(report):
+        for constraints, reason in reasons(report.verdicts):
             assert words(constraints.split(", ")[0]) in flat
             # A long foreign word may be broken anywhere; its letters must all be there.
             assert "".join(reason.split()) in "".join(text.split())
@@ -188,6 +190,17 @@ class TestTerminal:
             assert margin_text(verdict) in line
             assert "measured" in line
             assert OUTCOME_WORDS[verdict.outcome] in line
+
+    def test_a_file_measured_on_its_own(self) -> None:
+        console = Console(width=100, record=True, file=io.StringIO())
+        found = sample.measurement(notes=("the clock was not stable",))
+        print_measurement(found, (), console)
+        text = words(console.export_text(styles=False))
+        assert "4 threads" in text
+        assert "Constraint" not in text
+        assert "the clock was not stable" in text
+        print_measurement(found, REPORTS["missed"].verdicts, console)
+        assert "missed" in console.export_text(styles=False)
 
     def test_escape_codes_of_a_board_do_not_reach_the_terminal(self) -> None:
         text = printed(REPORTS["hostile"], 200, force_terminal=False)
