@@ -1,9 +1,9 @@
 """Intervals for what was measured: percentiles, means, proportions and paired differences.
 
-All intervals are at 95 %. Latency samples come grouped by the process that took them, and samples of one process
-are not independent: each restart draws a new memory layout, and with it a level of its own (Kalibera & Jones,
-"Rigorous benchmarking in reasonable time", ISMM 2013). Intervals of latency therefore rest on the spread between
-processes. A further process narrows them; longer runs of the same ones hardly do.
+Intervals are at 95 % unless asked otherwise. Latency samples come grouped by the process that took them, and samples
+of one process are not independent: each restart draws a new memory layout, and with it a level of its own (Kalibera &
+Jones, "Rigorous benchmarking in reasonable time", ISMM 2013). Intervals of latency therefore rest on the spread
+between processes. A further process narrows them; longer runs of the same ones hardly do.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ CONFIDENCE = 0.95
 
 _NORMAL = NormalDist()
 _Z = _NORMAL.inv_cdf(0.5 + CONFIDENCE / 2)
-# Two-sided 95 % points of Student's t for 1, 2, ... 10 degrees of freedom; beyond, the expansion in `student_t`.
-_T = (12.70620, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600, 2.26216, 2.22814)
 
 
 @functools.cache
@@ -51,20 +49,31 @@ def subsample_stride(expected_runs: int, keep: int = KEPT_SAMPLES) -> int:
     return max(1, math.ceil(expected_runs / keep))
 
 
-def student_t(degrees_of_freedom: int) -> float:
-    """The two-sided 95 % point of Student's t.
+@functools.cache
+def student_t(degrees_of_freedom: int, confidence: float = CONFIDENCE) -> float:
+    """The two-sided point of Student's t: `confidence` of the distribution lies within plus or minus it.
 
-    Beyond 10 degrees of freedom, Fisher's expansion about the normal point (Abramowitz & Stegun 26.7.5).
+    By bisection of the closed form for whole degrees of freedom (Abramowitz & Stegun 26.7.3 and 26.7.4).
     """
     if degrees_of_freedom < 1:
         raise ValueError(f"Student's t needs at least 1 degree of freedom, not {degrees_of_freedom}")
-    if degrees_of_freedom <= len(_T):
-        return _T[degrees_of_freedom - 1]
-    z, v = _Z, degrees_of_freedom
-    first = (z**3 + z) / (4 * v)
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-    return z + first + second + third
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _within(angle, degrees_of_freedom) < confidence else (low, angle)
+    return math.tan(low) * math.sqrt(degrees_of_freedom)
+
+
+def _within(angle: float, degrees_of_freedom: int) -> float:
+    """The probability that |t| is at most tan(angle) * sqrt(degrees_of_freedom)."""
+    odd = degrees_of_freedom % 2
+    cosine, total = math.cos(angle), 0.0
+    term = cosine if odd else 1.0
+    for power in range(1 + odd, degrees_of_freedom, 2):
+        total += term
+        term *= cosine**2 * power / (power + 1)
+    total *= math.sin(angle)
+    return 2 / math.pi * (angle + total) if odd else total
 
 
 def percentile(samples: ArrayLike, percent: float) -> float:
@@ -78,7 +87,7 @@ def percentile(samples: ArrayLike, percent: float) -> float:
     return float(np.percentile(_finite(samples), percent))
 
 
-def percentile_interval(groups: Sequence[ArrayLike], percent: float) -> Interval | None:
+def percentile_interval(groups: Sequence[ArrayLike], percent: float, confidence: float = CONFIDENCE) -> Interval | None:
     """The interval of a latency percentile over all processes, from samples (ms) grouped by process.
 
     None with fewer than two processes: their spread is then unknown. The hull of two intervals:
@@ -91,7 +100,7 @@ def percentile_interval(groups: Sequence[ArrayLike], percent: float) -> Interval
 
     With 5 processes the usual bootstrap over processes covers the truth in 10 to 90 % of simulated cases, this in
     89 to 99 % (independent, autocorrelated, spiked, and between-process spreads of 0 to 5 times the scatter within):
-    tests/properties/test_statistics.py. Order of processes and of samples within one does not matter.
+    tests/properties/test_intervals.py. Order of processes and of samples within one does not matter.
 
     Raises:
         ValueError: a group is empty, or a sample is not finite.
@@ -100,13 +109,13 @@ def percentile_interval(groups: Sequence[ArrayLike], percent: float) -> Interval
         return None
     arrays = [_finite(group) for group in groups]
     pooled = np.sort(np.concatenate(arrays))
-    low_rank, high_rank = _order_statistic_ranks(len(pooled), percent / 100)
+    low_rank, high_rank = _order_statistic_ranks(len(pooled), percent / 100, confidence)
     low, high = float(pooled[low_rank - 1]), float(pooled[high_rank - 1])
     logarithmic = bool(pooled[0] > 0)
     scaled = [np.log(array) if logarithmic else array for array in arrays]
     # Sorted before summing, so that the order of processes changes not even the last bit.
     spread = float(np.std(np.sort([np.percentile(array, percent) for array in scaled]), ddof=1))
-    half = student_t(len(arrays) - 1) * spread / math.sqrt(len(arrays))
+    half = student_t(len(arrays) - 1, confidence) * spread / math.sqrt(len(arrays))
     half *= _replication_factor(_between_share(scaled), percent / 100)
     value = float(np.percentile(pooled, percent))
     if logarithmic:
@@ -115,7 +124,7 @@ def percentile_interval(groups: Sequence[ArrayLike], percent: float) -> Interval
     return min(low, value - half), max(high, value + half)
 
 
-def mean_interval(groups: Sequence[ArrayLike]) -> Interval | None:
+def mean_interval(groups: Sequence[ArrayLike], confidence: float = CONFIDENCE) -> Interval | None:
     """The interval of the mean of all samples, grouped by process; None with fewer than two processes.
 
     The cluster-robust variance of a ratio estimator (Cochran, "Sampling Techniques", 3rd ed., eq. 6.9, processes
@@ -130,7 +139,7 @@ def mean_interval(groups: Sequence[ArrayLike]) -> Interval | None:
     k, n = len(arrays), sum(array.size for array in arrays)
     mean = math.fsum(float(array.sum()) for array in arrays) / n
     scatter = math.fsum(float((array - mean).sum()) ** 2 for array in arrays)
-    half = student_t(k - 1) * math.sqrt(k / (k - 1) * scatter) / n
+    half = student_t(k - 1, confidence) * math.sqrt(k / (k - 1) * scatter) / n
     return mean - half, mean + half
 
 
@@ -206,13 +215,13 @@ def at_95_percent(estimate: Estimate) -> Interval:
 
 
 @functools.lru_cache(maxsize=256)
-def _order_statistic_ranks(n: int, share: float) -> tuple[int, int]:
-    """The ranks (from 1) between which a quantile lies with 95 %, whatever the distribution (binomial tails)."""
+def _order_statistic_ranks(n: int, share: float, confidence: float) -> tuple[int, int]:
+    """The ranks (from 1) between which a quantile lies with `confidence`, for any distribution (binomial tails)."""
     successes = np.arange(n + 1)
     log_factorial = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, n + 1)))))
     log_choose = log_factorial[n] - log_factorial - log_factorial[::-1]
     cumulative = np.cumsum(np.exp(log_choose + successes * math.log(share) + (n - successes) * math.log1p(-share)))
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - confidence) / 2
     low = int(np.searchsorted(cumulative, tail))
     high = int(np.searchsorted(cumulative, 1 - tail)) + 1
     return max(low, 1), min(high, n)

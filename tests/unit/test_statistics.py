@@ -22,9 +22,11 @@ def test_least_samples_are_those_of_the_early_stopping_rule() -> None:
     assert [least_samples(percent) for percent in (50, 90, 95, 97, 99)] == [11, 64, 130, 219, 662]
 
 
-@pytest.mark.parametrize("degrees_of_freedom", [1, 2, 4, 10, 11, 20, 49, 500])
-def test_student_t_agrees_with_scipy(degrees_of_freedom: int) -> None:
-    assert student_t(degrees_of_freedom) == pytest.approx(stats.t.ppf(0.975, degrees_of_freedom), rel=1e-4)
+@pytest.mark.parametrize("confidence", [0.95, 0.99])
+@pytest.mark.parametrize("degrees_of_freedom", [1, 2, 3, 4, 10, 11, 49, 500])
+def test_student_t_agrees_with_scipy(degrees_of_freedom: int, confidence: float) -> None:
+    expected = stats.t.ppf(0.5 + confidence / 2, degrees_of_freedom)
+    assert student_t(degrees_of_freedom, confidence) == pytest.approx(expected, rel=1e-9)
 
 
 def test_student_t_needs_a_degree_of_freedom() -> None:
