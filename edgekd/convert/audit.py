@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.convert.graph import Graph, GraphNode, GraphTensor, read_graph
+from edgekd.convert.graph import METADATA_NAME, Graph, GraphNode, GraphTensor, read_graph
 from edgekd.convert.typed import TypedNode, typed_nodes
 from edgekd.errors import BuildError
 from edgekd.records import Audit, Finding, Scheme
@@ -129,7 +129,7 @@ def found_scheme(nodes: tuple[TypedNode, ...]) -> str:
 def _own_claims(graph: Graph) -> dict[str, str]:
     """What an edgekd file says of itself in its metadata; nothing for other files."""
     try:
-        said = json.loads(graph.metadata.get("edgekd", "{}"))
+        said = json.loads(graph.metadata.get(METADATA_NAME, "{}"))
     except ValueError:
         return {"scheme": "unreadable metadata"}
     return {str(key): str(value) for key, value in said.items()} if isinstance(said, dict) else {}

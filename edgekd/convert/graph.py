@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import BuildError
-from edgekd.nn.quantized.network import Array
+from edgekd.nn.quantized.network import Array, Network
 from edgekd.records import Format
+
+METADATA_NAME = "edgekd"
+"""Where an edgekd file says what it is: `claims` as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,12 @@ class Graph:
     def constant(self, name: str) -> bool:
         """Whether a value is stored in the file."""
         return name in self.tensors and self.tensors[name].data is not None
+
+
+def claims(network: Network) -> dict[str, str]:
+    """What a file of `network` says of itself: its scheme, and how fine its weight scales are."""
+    per_channel = any(layer.weight_scale is not None for layer in network.layers)
+    return {"scheme": network.scheme, **({"weights": "per_channel"} if per_channel else {})}
 
 
 def format_of(path: Path) -> Format:

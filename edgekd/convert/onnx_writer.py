@@ -7,16 +7,15 @@ biases int32. Each constant has initializers of its own: onnxruntime's transform
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from edgekd.convert.extras import fit_module
+from edgekd.convert.graph import METADATA_NAME, claims
 from edgekd.errors import BuildError
-from edgekd.nn.quantized.network import Array, Grid, Layer, Network
+from edgekd.nn.quantized.network import CEILINGS, Array, Grid, Layer, Network
 
-METADATA_NAME = "edgekd"
 INPUT_NAME, OUTPUT_NAME = "input", "logits"
 OPSET = 17
 """Opset 17 with IR 8 is read by every onnxruntime since 1.12 (2022)."""
@@ -30,10 +29,12 @@ def onnx_bytes(network: Network, opset: int = OPSET) -> bytes:
         BuildError: a layer has no ONNX form, or the model does not pass ONNX's checker.
         MissingExtraError: onnx is not installed.
     """
-    return _Writer(network, opset).finish()
+    return Writer(network, opset).finish()
 
 
-class _Writer:
+class Writer:
+    """Collects nodes and initializers while emitters write the layers."""
+
     def __init__(self, network: Network, opset: int) -> None:
         self.network = network
         self.opset = opset
@@ -45,10 +46,13 @@ class _Writer:
         """The float value of each tensor: behind its dequantize node where it is quantized."""
 
     def finish(self) -> bytes:
+        """Emit every layer and pack the file."""
+        from edgekd.convert.onnx_emitters import EMITTERS
+
         network = self.network
         self.publish(network.input, INPUT_NAME)
         for layer in network.layers:
-            emitter = _EMITTERS.get(layer.kind)
+            emitter = EMITTERS.get(layer.kind)
             if emitter is None:
                 raise BuildError(f"{layer.name}: '{layer.kind}' has no ONNX form")
             emitter(self, layer)
@@ -69,6 +73,10 @@ class _Writer:
             zero_point = self.constant(f"{target}/zero_point", np.array(grid.zero_point + 128, np.uint8))
             self.node(kind, [source, scale, zero_point], target)
         return result
+
+    def between(self, value: str, name: str, grid: Grid | None) -> str:
+        """A value between two nodes of one layer, on its grid where there is one."""
+        return self.on_grid(value, name, grid) if grid else value
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Append a node; returns its output's name."""
@@ -113,9 +121,9 @@ class _Writer:
             return self.node("Relu", [value], f"{layer.output}/relu")
         limits = [
             self.constant(f"{layer.output}/{name}", np.array(limit, np.float32))
-            for name, limit in (("low", 0.0), ("high", 6.0))
+            for name, limit in (("low", 0.0), ("high", CEILINGS[layer.activation]))
         ]
-        return self.node("Clip", [value, *limits], f"{layer.output}/relu6")
+        return self.node("Clip", [value, *limits], f"{layer.output}/clip")
 
     def _pack(self) -> bytes:
         helper, network = self.helper, self.network
@@ -131,64 +139,12 @@ class _Writer:
             ir_version=_IR_VERSION,
             producer_name="edgekd",
         )
-        helper.set_model_props(model, {METADATA_NAME: json.dumps({"scheme": network.scheme})})
+        helper.set_model_props(model, {METADATA_NAME: json.dumps(claims(network))})
         self.onnx.checker.check_model(model)
         return bytes(model.SerializeToString(deterministic=True))
 
 
 def clips(grid: Grid, activation: str) -> bool:
-    """Whether saturation on the grid is the activation: it starts at 0, and for ReLU6 ends at 6 or before."""
-    starts_at_zero = grid.zero_point == -128
-    return starts_at_zero and (activation == "relu" or (127 - grid.zero_point) * grid.scale <= 6.0 + grid.scale / 2)
-
-
-def _conv(writer: _Writer, layer: Layer) -> None:
-    attributes = layer.attributes
-    assert layer.weight is not None
-    top, bottom, left, right = attributes["padding"]
-    value = writer.node(
-        "Conv",
-        [writer.values[layer.inputs[0]], *writer.weight_and_bias(layer)],
-        f"{layer.output}/conv",
-        kernel_shape=layer.weight.shape[2:],
-        strides=attributes["stride"],
-        pads=[top, left, bottom, right],
-        dilations=attributes["dilation"],
-        group=attributes["groups"],
-    )
-    writer.finish_layer(layer, value)
-
-
-def _linear(writer: _Writer, layer: Layer) -> None:
-    inputs = [writer.values[layer.inputs[0]], *writer.weight_and_bias(layer)]
-    writer.finish_layer(layer, writer.node("Gemm", inputs, f"{layer.output}/gemm", transB=1))
-
-
-def _add(writer: _Writer, layer: Layer) -> None:
-    inputs = [writer.values[name] for name in layer.inputs]
-    writer.finish_layer(layer, writer.node("Add", inputs, f"{layer.output}/add"))
-
-
-def _global_average_pool(writer: _Writer, layer: Layer) -> None:
-    value = writer.node("GlobalAveragePool", [writer.values[layer.inputs[0]]], f"{layer.output}/pool")
-    if not layer.attributes["keepdim"]:
-        grid = writer.network.tensors[layer.output].grid
-        if grid:
-            value = writer.on_grid(value, f"{layer.output}/pooled", grid)
-        value = writer.node("Flatten", [value], f"{layer.output}/flat")
-    writer.finish_layer(layer, value)
-
-
-def _reshape(writer: _Writer, layer: Layer) -> None:
-    shape = writer.constant(f"{layer.output}/shape", np.array([1, *layer.attributes["shape"]], np.int64))
-    value = writer.node("Reshape", [writer.values[layer.inputs[0]], shape], f"{layer.output}/reshaped")
-    writer.finish_layer(layer, value)
-
-
-_EMITTERS: dict[str, Callable[[_Writer, Layer], None]] = {
-    "conv": _conv,
-    "linear": _linear,
-    "add": _add,
-    "global_average_pool": _global_average_pool,
-    "reshape": _reshape,
-}
+    """Whether saturation on the grid is the activation: it starts at 0 and ends at the ceiling or before."""
+    ceiling = CEILINGS.get(activation, float("inf"))
+    return grid.zero_point == -128 and (127 - grid.zero_point) * grid.scale <= ceiling + grid.scale / 2

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import BuildError
+from edgekd.nn.quantized.grids import shared_grids
 from edgekd.nn.quantized.layers import LAYERS, QuantizedLayer, WeightedLayer
-from edgekd.nn.quantized.network import Activation, Grid, Layer, Network
+from edgekd.nn.quantized.network import Grid, Layer, Network
 from edgekd.nn.quantized.network import Tensor as NetworkTensor
 from edgekd.nn.quantized.quantizer import ActivationQuantizer
 from edgekd.nn.quantized.rewrite import simplify
 from edgekd.nn.quantized.trace import Operation, Trace, trace
 from edgekd.records import Scheme
 
-_INPUT = "input"
+INPUT = "input"
 
 
 @dataclass(frozen=True)
@@ -32,60 +33,68 @@ class _Step:
 class QuantizedModel(nn.Module):
     """A network whose weights, biases and activations lie on the grids that its files will have.
 
-    Batch norms are folded with their running statistics. Training it is an ordinary loop: call `train()`, step
-    an optimizer over `parameters()`; ranges follow the activations until `freeze()`. Two models made from the
-    same architecture exchange `state_dict`s. With scheme `fp32` nothing is rounded: it is the folded network.
+    Batch norms are folded with their running statistics, dropout is gone. Training it is an ordinary loop: call
+    `train()`, step an optimizer over `parameters()`; ranges follow the activations until `freeze()`. Two models
+    made from the same architecture exchange `state_dict`s. With scheme `fp32` nothing is rounded: it is the
+    folded network.
     """
 
     def __init__(self, traced: Trace, scheme: Scheme) -> None:
         super().__init__()
         self.scheme: Scheme = scheme
-        self.layers = nn.ModuleDict()
+        self._quantized = scheme != "fp32"
+        self._ranks = (traced.input_rank, traced.output_rank)
+        names = {traced.input: INPUT}
+        for index, operation in enumerate(traced.operations):
+            names[operation.name] = f"{index:03d}_{operation.kind}"
+        self._steps = tuple(
+            _Step(names[operation.name], operation.place, tuple(names[name] for name in operation.inputs))
+            for operation in traced.operations
+        )
+        self._shapes = {INPUT: traced.input_shape}
+        self._shapes.update({names[operation.name]: operation.shape for operation in traced.operations})
+        self._output = names[traced.output]
+        self.layers = nn.ModuleDict(
+            {names[operation.name]: _layer(operation, self._quantized) for operation in traced.operations}
+        )
         self.quantizers = nn.ModuleDict()
         self._grid_of: dict[str, str] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {_INPUT: traced.input_shape}
-        self._steps: list[_Step] = []
-        self._quantized = scheme == "wi8_ai8"
-        self._add_grid(_INPUT, "none")
-        names = {traced.input: _INPUT}
-        for index, operation in enumerate(traced.operations):
-            step = self._add_layer(index, operation, names)
-            self._steps.append(step)
-        self._output = names[traced.output]
-
-    def _add_grid(self, tensor: str, activation: Activation) -> None:
+        self._member_of: dict[str, int] = {}
         if self._quantized:
-            self.quantizers[tensor] = ActivationQuantizer(activation)
-            self._grid_of[tensor] = tensor
+            self._add_grids(traced, names)
 
-    def _add_layer(self, index: int, operation: Operation, names: dict[str, str]) -> _Step:
-        kind = LAYERS.get(operation.kind)
-        if kind is None:
-            raise BuildError(f"no int8 form is known for '{operation.kind}' at {operation.place}")
-        key = f"{index:03d}_{operation.kind}"
-        inputs = tuple(names[name] for name in operation.inputs)
-        names[operation.name] = key
-        layer = _layer(kind, operation, quantized=self._quantized)
-        self.layers[key] = layer
-        self._shapes[key] = operation.shape
-        if layer.shares_grid and self._quantized:
-            self._grid_of[key] = self._grid_of[inputs[0]]
-        else:
-            self._add_grid(key, operation.activation)
-            layer.saturates = self._quantized
-        return _Step(key, operation.place, inputs)
+    def _add_grids(self, traced: Trace, names: dict[str, str]) -> None:
+        for grid in shared_grids(traced):
+            key = names[grid.tensors[0]]
+            quantizer = ActivationQuantizer(grid.activation, len(grid.members))
+            if grid.fixed is not None:
+                quantizer.fix(grid.fixed)
+            self.quantizers[key] = quantizer
+            self._grid_of.update({names[tensor]: key for tensor in grid.tensors})
+            self._member_of.update({names[tensor]: member for member, tensor in enumerate(grid.members)})
+        for step in self._steps:
+            layer = self._layer(step)
+            shared = self._quantizer(step.key)
+            layer.saturates = shared is not None and shared.activation == layer.activation
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (N, classes) for inputs (N, ...) float32, as the int8 files compute them."""
         if not self.training:
             self._require_ranges()
-        values = {_INPUT: self._on_grid(_INPUT, inputs)}
+        if self._ranks[0] == 3:
+            inputs = inputs.unsqueeze(2)
+        values = {INPUT: self._on_grid(INPUT, inputs)}
         for step in self._steps:
-            layer = self.layers[step.key]
             scales = [self._scale(name) for name in step.inputs]
-            outputs = layer(*(values[name] for name in step.inputs), scales=scales)
+            outputs = self._layer(step)(*(values[name] for name in step.inputs), scales=scales)
             values[step.key] = self._on_grid(step.key, outputs)
-        return values[self._output]
+        outputs = values[self._output]
+        return outputs.squeeze(2) if self._ranks[1] == 3 else outputs
+
+    def _layer(self, step: _Step) -> QuantizedLayer:
+        layer = self.layers[step.key]
+        assert isinstance(layer, QuantizedLayer)
+        return layer
 
     def _quantizer(self, tensor: str) -> ActivationQuantizer | None:
         key = self._grid_of.get(tensor)
@@ -103,15 +112,18 @@ class QuantizedModel(nn.Module):
         quantizer = self._quantizer(tensor)
         if quantizer is None:
             return values
-        if self._grid_of[tensor] != tensor:
+        member = self._member_of.get(tensor)
+        if member is None:
             return quantizer.round(values)
-        outputs: Tensor = quantizer(values)
+        outputs: Tensor = quantizer(values, member)
         return outputs
 
     def observe(self, enabled: bool = True) -> None:
         """Let ranges follow the activations in training mode (the default), or hold them."""
-        for quantizer in self._each_quantizer():
-            quantizer.observing = enabled
+        for key in self.quantizers:
+            quantizer = self._quantizer(key)
+            if quantizer is not None:
+                quantizer.observing = enabled
 
     def freeze(self) -> None:
         """Hold the ranges from here on: the last part of QAT trains against fixed grids."""
@@ -127,19 +139,16 @@ class QuantizedModel(nn.Module):
             self(batch)
         self.train(training)
 
-    def _each_quantizer(self) -> list[ActivationQuantizer]:
-        return [module for module in self.quantizers.values() if isinstance(module, ActivationQuantizer)]
-
     def _require_ranges(self) -> None:
-        unset = [name for name in self.quantizers if not self._range_is_set(name)]
+        unset = [key for key in self.quantizers if not self._is_set(key)]
         if unset:
             raise BuildError(
                 f"no ranges were observed for {unset[0]} (and {len(unset) - 1} more): train or calibrate the model"
             )
 
-    def _range_is_set(self, tensor: str) -> bool:
+    def _is_set(self, tensor: str) -> bool:
         quantizer = self._quantizer(tensor)
-        return quantizer is None or bool(quantizer.updates.max() > 0)
+        return quantizer is None or quantizer.is_set
 
     @torch.no_grad()
     def network(self) -> Network:
@@ -152,12 +161,10 @@ class QuantizedModel(nn.Module):
         tensors = {name: NetworkTensor(name, shape, self._grid(name)) for name, shape in self._shapes.items()}
         layers = []
         for step in self._steps:
-            layer = self.layers[step.key]
-            assert isinstance(layer, QuantizedLayer)
+            layer = self._layer(step)
             for name, parameter in layer.named_parameters():
                 if not torch.isfinite(parameter).all():
                     raise BuildError(f"the {name} of {step.place} ({layer.kind}) is not finite: training diverged")
-            constants = layer.constants([self._scale(name) for name in step.inputs])
             layers.append(
                 Layer(
                     name=f"{step.key}:{step.place}",
@@ -166,17 +173,18 @@ class QuantizedModel(nn.Module):
                     output=step.key,
                     activation=layer.activation,
                     attributes=dict(layer.attributes),
-                    **constants,
+                    **layer.constants([self._scale(name) for name in step.inputs]),
                 )
             )
-        return Network(self.scheme, tensors, tuple(layers), _INPUT, self._output)
+        return Network(self.scheme, tensors, tuple(layers), INPUT, self._output)
 
     def _grid(self, tensor: str) -> Grid | None:
         quantizer = self._quantizer(tensor)
         return None if quantizer is None else quantizer.grid()
 
 
-def _layer(kind: type[QuantizedLayer], operation: Operation, quantized: bool) -> QuantizedLayer:
+def _layer(operation: Operation, quantized: bool) -> QuantizedLayer:
+    kind = LAYERS[operation.kind]
     if issubclass(kind, WeightedLayer):
         return kind(
             operation.parameters["weight"],
@@ -202,4 +210,8 @@ def quantize_model(model: nn.Module, example: Tensor, scheme: Scheme = "wi8_ai8"
     if scheme not in ("wi8_ai8", "fp32"):
         raise BuildError(f"scheme {scheme} is not built yet: use wi8_ai8 or fp32")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return QuantizedModel(simplify(trace(model, example)), scheme).to(device)
+    traced = simplify(trace(model, example), quantized=scheme != "fp32")
+    for operation in traced.operations:
+        if operation.kind not in LAYERS:
+            raise BuildError(f"no int8 form is known for '{operation.kind}' at {operation.place}")
+    return QuantizedModel(traced, scheme).to(device)

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from edgekd.records import Scheme
 
-Activation = Literal["none", "relu", "relu6"]
+Activation = Literal["none", "relu", "relu6", "relu1"]
+CEILINGS: dict[str, float] = {"relu6": 6.0, "relu1": 1.0}
+"""Where an activation clips above; all but `none` clip below at 0."""
 Array = NDArray[Any]
 
 

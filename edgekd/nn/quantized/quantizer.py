@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgekd.nn.quantized.network import Activation, Grid
+from edgekd.nn.quantized.network import CEILINGS, Activation, Grid
 
 WEIGHT_MAX = 127
 INT8_MIN, INT8_MAX = -128, 127
@@ -25,7 +25,7 @@ class ActivationQuantizer(nn.Module):
 
     Several tensors may share one quantizer (a pool and its input, the inputs of a concatenation): each is a
     member with its own averages, and the range is their union. `activation` is a nonlinearity that all members
-    end in: the range then starts at 0 (and ends at 6 at most), so that saturation is the nonlinearity.
+    end in: the range then starts at 0 and ends at its ceiling at most, so that saturation is the nonlinearity.
     """
 
     minimum: Tensor
@@ -36,6 +36,7 @@ class ActivationQuantizer(nn.Module):
 
     def __init__(self, activation: Activation = "none", members: int = 1, momentum: float = 0.99) -> None:
         super().__init__()
+        self.fixed = False
         self.activation = activation
         self.momentum = momentum
         self.observing = True
@@ -47,7 +48,7 @@ class ActivationQuantizer(nn.Module):
 
     def forward(self, inputs: Tensor, member: int = 0) -> Tensor:
         """The inputs on the int8 grid, same shape. In training, the range follows them until it is frozen."""
-        if self.training and self.observing:
+        if self.training and self.observing and not self.fixed:
             self.observe(inputs.detach(), member)
         return self.round(inputs)
 
@@ -69,13 +70,24 @@ class ActivationQuantizer(nn.Module):
         low, high = self.minimum.amin().clamp(max=0.0), self.maximum.amax().clamp(min=0.0)
         if self.activation != "none":
             low = torch.zeros_like(low)
-        if self.activation == "relu6":
-            high = high.clamp(max=6.0)
+        if self.activation in CEILINGS:
+            high = high.clamp(max=CEILINGS[self.activation])
         scale = ((high - low) / (INT8_MAX - INT8_MIN)).clamp(min=_SMALLEST_RANGE)
         self.scale.copy_(scale)
         # Even, because XNNPACK rounds a mean's ties to even after adding the zero point and onnxruntime before.
         zero_point = 2 * torch.round((INT8_MIN - low / scale) / 2)
         self.zero_point.copy_(zero_point.clamp(INT8_MIN, INT8_MAX - 1))
+
+    def fix(self, grid: Grid) -> None:
+        """Use this grid whatever the activations are, because the runtimes' kernels know no other."""
+        self.fixed = True
+        self.scale.fill_(grid.scale)
+        self.zero_point.fill_(grid.zero_point)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the grid stands for something: it was observed, or is fixed."""
+        return self.fixed or bool(self.updates.max() > 0)
 
     def grid(self) -> Grid:
         """The grid in use."""

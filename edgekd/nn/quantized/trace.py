@@ -1,14 +1,13 @@
 """From any torch module to a flat list of operations, through `torch.export`.
 
-Each rule turns one ATen call into an `Operation`. What has no rule is a BuildError that names the operator and
-its place in the user's module.
+Signals (N, C, L) are images of height 1 here, (N, C, 1, L), because TFLite has no one-dimensional convolution.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import operator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,12 +33,14 @@ class Operation:
 
 @dataclass(frozen=True)
 class Trace:
-    """Operations in execution order, from one input to one output."""
+    """Operations in execution order, from one input to one output. The ranks are the user's, signals being 3."""
 
     operations: tuple[Operation, ...]
     input: str
     input_shape: tuple[int, ...]
     output: str
+    input_rank: int
+    output_rank: int
 
     def users(self) -> dict[str, list[Operation]]:
         """Who reads each tensor; the output has itself no reader."""
@@ -50,15 +51,15 @@ class Trace:
         return readers
 
 
-class _Arguments:
-    """The arguments of a call by their schema names, defaults filled in; constant tensors resolved."""
+class Call:
+    """One call of the exported graph: its arguments by their schema names, and what is known of its output."""
 
     def __init__(self, node: fx.Node, constants: dict[str, Tensor]) -> None:
         self.node = node
         self._constants = constants
         target: Any = node.target
-        self._values = {argument.name: argument.default_value for argument in target._schema.arguments}
         names = [argument.name for argument in target._schema.arguments]
+        self._values = {argument.name: argument.default_value for argument in target._schema.arguments}
         self._values.update(zip(names, node.args, strict=False))
         self._values.update(node.kwargs)
 
@@ -66,31 +67,47 @@ class _Arguments:
         """The value of an argument: a number, a list, or a node."""
         return self._values[name]
 
+    def first(self) -> str:
+        """The name of the first argument, which ATen calls `self` or `input`."""
+        name: str = next(iter(self._values))
+        return name
+
+    def error(self, reason: str) -> BuildError:
+        """The error to raise where this call cannot be quantized for `reason`."""
+        return BuildError(f"{describe(self.node)}: {reason}")
+
     def constant(self, name: str) -> Tensor | None:
         """The constant tensor passed for `name`, or None where none was passed."""
         value = self._values[name]
         if value is None:
             return None
         if not isinstance(value, fx.Node) or value.name not in self._constants:
-            raise BuildError(f"{describe(self.node)}: '{name}' is computed from the input; it must be a parameter")
+            raise self.error(f"'{name}' is computed from the input; it must be a parameter")
         return self._constants[value.name]
 
-    def dynamic(self, *names: str) -> tuple[str, ...]:
-        """The names of the tensors passed for `names`, which must depend on the model's input."""
-        values = [self._values[name] for name in names]
-        for name, value in zip(names, values, strict=True):
-            if not isinstance(value, fx.Node) or value.name in self._constants:
-                raise BuildError(f"{describe(self.node)}: '{name}' is a constant, which edgekd cannot quantize there")
-        return tuple(value.name for value in values)
+    def constants(self, *names: str) -> dict[str, Tensor]:
+        """The constant tensors that were passed for `names`."""
+        return {name: tensor for name in names if (tensor := self.constant(name)) is not None}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor argument, as `shape_of` gives it."""
+        return shape_of(self._values[name])
+
+    def rank(self, name: str) -> int:
+        """How many dimensions the user's tensor has."""
+        return len(self._values[name].meta["val"].shape)
 
     def operation(self, kind: str, *inputs: str, **fields: Any) -> Operation:
         """An operation of this node over the tensor arguments named `inputs`."""
-        return Operation(
-            self.node.name, kind, place_of(self.node), self.dynamic(*inputs), shape_of(self.node), **fields
-        )
-
-
-Rule = Callable[[_Arguments], Operation]
+        values: list[Any] = []
+        for name in inputs:
+            value = self._values[name]
+            values.extend(value if isinstance(value, (list, tuple)) else [value])
+        for value in values:
+            if not isinstance(value, fx.Node) or value.name in self._constants:
+                raise self.error("one of its inputs is a constant, which has no int8 form there")
+        names = tuple(value.name for value in values)
+        return Operation(self.node.name, kind, place_of(self.node), names, shape_of(self.node), **fields)
 
 
 def place_of(node: fx.Node) -> str:
@@ -107,137 +124,18 @@ def describe(node: fx.Node) -> str:
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
-    """The output's shape for one input: batch 1, the rest as traced."""
+    """The output's shape for one input: batch 1, signals as images of height 1, the rest as traced."""
     value = node.meta.get("val")
     if not isinstance(value, Tensor) or value.dim() < 1:
         raise BuildError(f"{describe(node)}: gives no tensor of a batch; edgekd supports one tensor per operator")
     rest = value.shape[1:]
     if not all(isinstance(size, int) for size in rest) or isinstance(value.shape[0], int):
         raise BuildError(f"{describe(node)}: the batch must stay the first dimension, but the shape is {value.shape}")
-    return (1, *(int(size) for size in rest))
+    return _as_image((1, *(int(size) for size in rest)))
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return (int(values[0]), int(values[-1]))
-
-
-def _convolution(call: _Arguments) -> Operation:
-    weight = call.constant("weight")
-    assert weight is not None
-    dilation, padding = _pair(call["dilation"]), call["padding"]
-    if padding == "same":
-        totals = [step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True)]
-        sides = (totals[0] // 2, totals[0] - totals[0] // 2, totals[1] // 2, totals[1] - totals[1] // 2)
-    else:
-        height, width = (0, 0) if padding == "valid" else _pair(padding)
-        sides = (height, height, width, width)
-    parameters = {"weight": weight}
-    bias = call.constant("bias")
-    if bias is not None:
-        parameters["bias"] = bias
-    attributes = {
-        "stride": _pair(call["stride"]),
-        "padding": sides,
-        "dilation": dilation,
-        "groups": int(call["groups"]),
-    }
-    return call.operation("conv", "input", parameters=parameters, attributes=attributes)
-
-
-def _linear(call: _Arguments) -> Operation:
-    parameters = {name: tensor for name in ("weight", "bias") if (tensor := call.constant(name)) is not None}
-    if len(shape_of(call.node)) != 2:
-        raise BuildError(f"{describe(call.node)}: only linear layers over (N, features) are supported so far")
-    return call.operation("linear", "input", parameters=parameters)
-
-
-def _batch_norm(call: _Arguments) -> Operation:
-    parameters = {
-        name: tensor
-        for name in ("weight", "bias", "running_mean", "running_var")
-        if (tensor := call.constant(name)) is not None
-    }
-    if "running_mean" not in parameters:
-        raise BuildError(f"{describe(call.node)}: no running statistics, so it cannot be folded")
-    return call.operation("batch_norm", "input", parameters=parameters, attributes={"eps": float(call["eps"])})
-
-
-def _add(call: _Arguments) -> Operation:
-    if call["alpha"] != 1:
-        raise BuildError(f"{describe(call.node)}: alpha must be 1, but is {call['alpha']}")
-    operation = call.operation("add", "self", "other")
-    _require_same_shape(call, "self", "other")
-    return operation
-
-
-def _require_same_shape(call: _Arguments, *names: str) -> None:
-    shapes = [shape_of(call[name]) for name in names]
-    if len(set(shapes)) > 1:
-        raise BuildError(f"{describe(call.node)}: the shapes {shapes} differ; broadcasting is not supported so far")
-
-
-def _hardtanh(call: _Arguments) -> Operation:
-    limits = (float(call["min_val"]), float(call["max_val"]))
-    if limits != (0.0, 6.0):
-        raise BuildError(f"{describe(call.node)}: only the limits 0 and 6 (ReLU6) are supported, not {limits}")
-    return call.operation("relu6", "self")
-
-
-def _mean(call: _Arguments) -> Operation:
-    shape = shape_of(call["self"])
-    axes = sorted(axis % len(shape) for axis in call["dim"] or range(len(shape)))
-    if axes != [2, 3] or len(shape) != 4:
-        raise BuildError(f"{describe(call.node)}: only the mean over height and width is supported, not over {axes}")
-    return call.operation("global_average_pool", "self", attributes={"keepdim": bool(call["keepdim"])})
-
-
-def _adaptive_average_pool(call: _Arguments) -> Operation:
-    if _pair(call["output_size"]) != (1, 1):
-        raise BuildError(f"{describe(call.node)}: only output size 1 is supported, not {call['output_size']}")
-    return call.operation("global_average_pool", "self", attributes={"keepdim": True})
-
-
-def _reshape(call: _Arguments) -> Operation:
-    operation = call.operation("reshape", "self" if "self" in call._values else "input")
-    return replace(operation, attributes={"shape": operation.shape[1:]})
-
-
-def _named(kind: str, *inputs: str) -> Rule:
-    return lambda call: call.operation(kind, *inputs)
-
-
-_IDENTITIES = ("dropout", "feature_dropout", "alpha_dropout")
-RULES: dict[str, Rule] = {
-    "aten.conv2d.default": _convolution,
-    "aten.conv2d.padding": _convolution,
-    "aten.linear.default": _linear,
-    "aten.batch_norm.default": _batch_norm,
-    "aten.add.Tensor": _add,
-    "aten.add_.Tensor": _add,
-    "aten.relu.default": _named("relu", "self"),
-    "aten.relu_.default": _named("relu", "self"),
-    "aten.relu6.default": _named("relu6", "self"),
-    "aten.relu6_.default": _named("relu6", "self"),
-    "aten.hardtanh.default": _hardtanh,
-    "aten.hardtanh_.default": _hardtanh,
-    "aten.mean.dim": _mean,
-    "aten.adaptive_avg_pool2d.default": _adaptive_average_pool,
-    "aten.flatten.using_ints": _reshape,
-    "aten.view.default": _reshape,
-    "aten.reshape.default": _reshape,
-    "aten.squeeze.dim": _reshape,
-    "aten.squeeze.dims": _reshape,
-    "aten.squeeze.default": _reshape,
-    "aten.unsqueeze.default": _reshape,
-    "aten.contiguous.default": _named("identity", "self"),
-    "aten.clone.default": _named("identity", "self"),
-    "aten.alias.default": _named("identity", "self"),
-    "aten.detach_.default": _named("identity", "self"),
-    **{f"aten.{name}.default": _named("identity", "input") for name in _IDENTITIES},
-    **{f"aten.{name}_.default": _named("identity", "self") for name in _IDENTITIES},
-}
-"""ATen calls that are understood. Inference mode is traced, where dropout does nothing."""
+def _as_image(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[0], shape[1], 1, shape[2]) if len(shape) == 3 else shape
 
 
 def trace(model: nn.Module, example: Tensor) -> Trace:
@@ -249,7 +147,7 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     program = _export(model, example)
     constants = _constants(program)
     operations: list[Operation] = []
-    source, result = "", ""
+    source, result, rank = "", "", 0
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name not in constants:
             source = node.name
@@ -257,22 +155,32 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
             outputs = node.args[0]
             if len(outputs) != 1:
                 raise BuildError(f"the model gives {len(outputs)} outputs; edgekd quantizes models with one")
-            result = outputs[0].name
-        elif node.op == "call_function" and _is_tensor(node):
-            if node.all_input_nodes and all(read.name in constants for read in node.all_input_nodes):
-                constants[node.name] = _evaluate(node, constants)
-                continue
-            rule = RULES.get(str(node.target))
-            if rule is None:
-                raise BuildError(f"no int8 form is known for {describe(node)}: replace it, or ask for its support")
-            operations.append(rule(_Arguments(node, constants)))
-    return Trace(tuple(operations), source, (1, *example.shape[1:]), result)
+            result, rank = outputs[0].name, outputs[0].meta["val"].dim()
+        elif node.op == "call_function":
+            operations += _operations_of(node, constants)
+    shape = _as_image((1, *example.shape[1:]))
+    return Trace(tuple(operations), source, shape, result, example.dim(), rank)
 
 
-def _is_tensor(node: fx.Node) -> bool:
-    """Whether a call yields tensors: size arithmetic and export's shape guards do not."""
+def _operations_of(node: fx.Node, constants: dict[str, Tensor]) -> list[Operation]:
+    """The operation of one call; none where it is a constant, size arithmetic, or a list that is picked from."""
+    from edgekd.nn.quantized.rules import LIST_RULES, RULES
+
     value = node.meta.get("val")
-    return isinstance(value, (Tensor, list, tuple))
+    if node.target is operator.getitem:
+        source, index = node.args
+        rule = LIST_RULES[str(source.target)]  # type: ignore[union-attr]
+        return [rule(Call(source, constants), node, int(index))]  # type: ignore[arg-type]
+    if isinstance(value, (list, tuple)) and str(node.target) in LIST_RULES:
+        return []
+    if not isinstance(value, (Tensor, list, tuple)):
+        return []
+    if all(read.name in constants for read in node.all_input_nodes):
+        constants[node.name] = _evaluate(node, constants)
+        return []
+    if str(node.target) not in RULES:
+        raise BuildError(f"no int8 form is known for {describe(node)}: replace it, or ask for its support")
+    return [RULES[str(node.target)](Call(node, constants))]
 
 
 def _evaluate(node: fx.Node, constants: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,133 @@
+"""How each layer is written in ONNX: one function per kind, from the layer's attributes to nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from edgekd.convert.onnx_writer import Writer
+from edgekd.nn.quantized.network import Layer
+
+
+def _conv(writer: Writer, layer: Layer) -> None:
+    attributes = layer.attributes
+    assert layer.weight is not None
+    top, bottom, left, right = attributes["padding"]
+    value = writer.node(
+        "Conv",
+        [writer.values[layer.inputs[0]], *writer.weight_and_bias(layer)],
+        f"{layer.output}/conv",
+        kernel_shape=layer.weight.shape[2:],
+        strides=attributes["stride"],
+        pads=[top, left, bottom, right],
+        dilations=attributes["dilation"],
+        group=attributes["groups"],
+    )
+    writer.finish_layer(layer, value)
+
+
+def _linear(writer: Writer, layer: Layer) -> None:
+    inputs = [writer.values[layer.inputs[0]], *writer.weight_and_bias(layer)]
+    writer.finish_layer(layer, writer.node("Gemm", inputs, f"{layer.output}/gemm", transB=1))
+
+
+def _simple(kind: str, **attributes: Any) -> Callable[[Writer, Layer], None]:
+    """A node over the layer's inputs with attributes that do not depend on the layer."""
+
+    def emit(writer: Writer, layer: Layer) -> None:
+        inputs = [writer.values[name] for name in layer.inputs]
+        writer.finish_layer(layer, writer.node(kind, inputs, f"{layer.output}/{kind.lower()}", **attributes))
+
+    return emit
+
+
+def _pool(kind: str, **attributes: Any) -> Callable[[Writer, Layer], None]:
+    def emit(writer: Writer, layer: Layer) -> None:
+        top, bottom, left, right = layer.attributes["padding"]
+        value = writer.node(
+            kind,
+            [writer.values[layer.inputs[0]]],
+            f"{layer.output}/{kind.lower()}",
+            kernel_shape=layer.attributes["kernel"],
+            strides=layer.attributes["stride"],
+            pads=[top, left, bottom, right],
+            **attributes,
+        )
+        writer.finish_layer(layer, value)
+
+    return emit
+
+
+def _leaky_relu(writer: Writer, layer: Layer) -> None:
+    inputs = [writer.values[layer.inputs[0]]]
+    value = writer.node("LeakyRelu", inputs, f"{layer.output}/leaky_relu", alpha=layer.attributes["slope"])
+    writer.finish_layer(layer, value)
+
+
+def _slice(writer: Writer, layer: Layer) -> None:
+    bounds = {"starts": layer.attributes["start"], "ends": layer.attributes["end"], "axes": 1}
+    inputs = [writer.values[layer.inputs[0]]]
+    inputs += [writer.constant(f"{layer.output}/{name}", np.array([value], np.int64)) for name, value in bounds.items()]
+    writer.finish_layer(layer, writer.node("Slice", inputs, f"{layer.output}/slice"))
+
+
+def _channel_shuffle(writer: Writer, layer: Layer) -> None:
+    tensor, groups = writer.network.tensors[layer.output], layer.attributes["groups"]
+    _, channels, height, width = tensor.shape
+    grouped = np.array([1, groups, channels // groups, height * width], np.int64)
+    shape = writer.constant(f"{layer.output}/groups", grouped)
+    value = writer.node("Reshape", [writer.values[layer.inputs[0]], shape], f"{layer.output}/grouped")
+    value = writer.between(value, f"{layer.output}/grouped", tensor.grid)
+    value = writer.node("Transpose", [value], f"{layer.output}/swapped", perm=[0, 2, 1, 3])
+    value = writer.between(value, f"{layer.output}/swapped", tensor.grid)
+    shape = writer.constant(f"{layer.output}/channels", np.array(tensor.shape, np.int64))
+    writer.finish_layer(layer, writer.node("Reshape", [value, shape], f"{layer.output}/shuffled"))
+
+
+def _upsample(writer: Writer, layer: Layer) -> None:
+    factors = writer.constant(f"{layer.output}/factors", np.array([1, 1, *layer.attributes["factor"]], np.float32))
+    value = writer.node(
+        "Resize",
+        [writer.values[layer.inputs[0]], "", factors],
+        f"{layer.output}/resize",
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+    writer.finish_layer(layer, value)
+
+
+def _global_average_pool(writer: Writer, layer: Layer) -> None:
+    value = writer.node("GlobalAveragePool", [writer.values[layer.inputs[0]]], f"{layer.output}/pool")
+    if not layer.attributes["keepdim"]:
+        value = writer.between(value, f"{layer.output}/pooled", writer.network.tensors[layer.output].grid)
+        value = writer.node("Flatten", [value], f"{layer.output}/flat")
+    writer.finish_layer(layer, value)
+
+
+def _reshape(writer: Writer, layer: Layer) -> None:
+    shape = writer.constant(f"{layer.output}/shape", np.array([1, *layer.attributes["shape"]], np.int64))
+    value = writer.node("Reshape", [writer.values[layer.inputs[0]], shape], f"{layer.output}/reshaped")
+    writer.finish_layer(layer, value)
+
+
+EMITTERS: dict[str, Callable[[Writer, Layer], None]] = {
+    "conv": _conv,
+    "linear": _linear,
+    "add": _simple("Add"),
+    "mul": _simple("Mul"),
+    "max_pool": _pool("MaxPool"),
+    "average_pool": _pool("AveragePool", count_include_pad=1),
+    "sigmoid": _simple("Sigmoid"),
+    "hardswish": _simple("HardSwish"),
+    "leaky_relu": _leaky_relu,
+    "softmax": _simple("Softmax", axis=1),
+    "concat": _simple("Concat", axis=1),
+    "slice": _slice,
+    "channel_shuffle": _channel_shuffle,
+    "upsample": _upsample,
+    "global_average_pool": _global_average_pool,
+    "reshape": _reshape,
+}

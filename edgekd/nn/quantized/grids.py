@@ -1,0 +1,50 @@
+"""Which tensors share a grid: decided once, from the operations, before any value is seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edgekd.nn.quantized.layers import LAYERS
+from edgekd.nn.quantized.network import Activation, Grid
+from edgekd.nn.quantized.trace import Trace
+
+
+@dataclass
+class SharedGrid:
+    """One grid. `members` are the tensors whose values set its range; `tensors` are all that lie on it."""
+
+    activation: Activation
+    fixed: Grid | None = None
+    members: list[str] = field(default_factory=list)
+    tensors: list[str] = field(default_factory=list)
+
+
+def shared_grids(trace: Trace) -> list[SharedGrid]:
+    """The grids of a trace's tensors, the input's first.
+
+    Values that are only moved or averaged stay on their input's grid. A concatenation puts its inputs on one
+    grid where they all end in the same activation; otherwise it has its own and rescales those that differ.
+    """
+    first = SharedGrid("none", members=[trace.input], tensors=[trace.input])
+    grids, of = [first], {trace.input: first}
+    for operation in trace.operations:
+        kind = LAYERS[operation.kind]
+        sources = [of[name] for name in operation.inputs]
+        if kind.grid_rule == "input":
+            of[operation.name] = sources[0]
+            sources[0].tensors.append(operation.name)
+            continue
+        own = SharedGrid(operation.activation, kind.fixed_grid)
+        alike = all(source.activation == sources[0].activation and source.fixed is None for source in sources)
+        if kind.grid_rule == "join" and alike:
+            own.activation = sources[0].activation
+            for source in {id(source): source for source in sources}.values():
+                own.members += source.members
+                own.tensors += source.tensors
+                grids.remove(source)
+        else:
+            own.members.append(operation.name)
+        own.tensors.append(operation.name)
+        of.update(dict.fromkeys(own.tensors, own))
+        grids.append(own)
+    return grids

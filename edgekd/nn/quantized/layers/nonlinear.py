@@ -1,0 +1,55 @@
+"""Activations that are operators of their own. ReLU and ReLU6 are not: saturation makes them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+
+from edgekd.nn.quantized.layers.base import QuantizedLayer, Scales
+from edgekd.nn.quantized.network import Grid
+
+UNIT_GRID = Grid(1.0 / 256.0, -128)
+"""The only output grid of TFLite's LOGISTIC and SOFTMAX."""
+
+
+class HardSwish(QuantizedLayer):
+    """x * clip(x + 3, 0, 6) / 6, in float files only: int8 files multiply by a gate."""
+
+    kind = "hardswish"
+
+    def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
+        """The activation."""
+        return F.hardswish(inputs[0])
+
+
+class LeakyRelu(QuantizedLayer):
+    """x where positive, `slope` times x elsewhere."""
+
+    kind = "leaky_relu"
+
+    def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
+        """The activation."""
+        return F.leaky_relu(inputs[0], self.attributes["slope"])
+
+
+class Sigmoid(QuantizedLayer):
+    """1 / (1 + exp(-x))."""
+
+    kind = "sigmoid"
+    fixed_grid = UNIT_GRID
+
+    def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
+        """The activation."""
+        return torch.sigmoid(inputs[0])
+
+
+class Softmax(QuantizedLayer):
+    """Softmax over the classes, (N, classes)."""
+
+    kind = "softmax"
+    fixed_grid = UNIT_GRID
+
+    def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
+        """The probabilities."""
+        return torch.softmax(inputs[0], 1)
