@@ -185,7 +185,7 @@ def _send(session: Session, python: str, package: RuntimePackage, bundle: Bundle
     if replace:
         session.shell('rm -rf -- "$1"', f"{root}/{bundle.identity}", timeout_s=120.0)
     arguments = (python, _IMPORT, package.module, package.package, bundle.identity)
-    result = send_tar(session, root, _read_chunks(bundle.path), _PUBLISH_BUNDLE, *arguments)
+    result = send_tar(session, root, _read_chunks(bundle.path), bundle.size_bytes, _PUBLISH_BUNDLE, *arguments)
     version = _version_in(result.stdout)
     if result.exit_code == IMPORT_FAILED:
         raise _import_failure(session, package, result.stdout, result.stderr)

@@ -28,6 +28,8 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 OPEN_TIMEOUT_S = 15.0
 KILL_TIMEOUT_S = 5.0
+PULSE_S = 4.0
+SILENCE_LIMIT_S = 16.0
 BANNER_LIMIT_BYTES = 2**20
 
 # Runs "$@" and tells how it ended. $0 is a token that no other output can contain: what a start-up file prints before
@@ -58,16 +60,55 @@ def command_line(token: str, command: Sequence[str]) -> str:
     return "exec sh -c " + " ".join(quote(word) for word in (_WRAPPER, token, *command))
 
 
+class Pulse(threading.Thread):
+    """Asks the server now and then to answer, and closes the connection once it has not for SILENCE_LIMIT_S.
+
+    A frozen server keeps its TCP connection: no timeout of the kernel ever tells. Bytes that move count as an answer,
+    since on a slow link the question waits behind them.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        super().__init__(daemon=True)
+        self._transport = transport
+        self._heard = time.monotonic()
+        self._asked = False
+        self.stopped_answering = False
+
+    def beat(self) -> None:
+        """Bytes moved."""
+        self._heard = time.monotonic()
+
+    def run(self) -> None:
+        """Watch until the connection ends."""
+        while self._transport.is_active():
+            if not self._asked:
+                self._asked = True
+                threading.Thread(target=self._ask, daemon=True).start()
+            time.sleep(PULSE_S)
+            if time.monotonic() - self._heard > SILENCE_LIMIT_S:
+                self.stopped_answering = True
+                self._transport.close()
+
+    def _ask(self) -> None:
+        # paramiko waits for the answer without a timeout, hence the thread.
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._transport.global_request("keepalive@openssh.com", wait=True)
+            self.beat()
+        self._asked = False
+
+
 class SshProcess:
     """A command on the far side of a channel."""
 
-    def __init__(self, name: str, transport: Any, command: Sequence[str]) -> None:
+    def __init__(self, name: str, transport: Any, pulse: Pulse, command: Sequence[str]) -> None:
         self._name = name
         self._transport = transport
+        self._pulse = pulse
         self._token = f"edgekd-{secrets.token_hex(8)}"
         self._begun = False
         self._ended = False
         self._head = bytearray()
+        self._stderr_head = b""
         self._pid: int | None = None
         self._channel = self._open(command_line(self._token, command))
 
@@ -134,7 +175,7 @@ class SshProcess:
         """The same of standard error, with the wrapper's marks, which `wait` reads and takes away."""
         chunk = self._receive(self._channel.recv_stderr, timeout_s)
         if chunk and self._pid is None:
-            self._stderr_head = getattr(self, "_stderr_head", b"")[-4096:] + chunk
+            self._stderr_head = self._stderr_head[-4096:] + chunk
             found = re.search(rb"\n%s (\d+)\n" % self._token.encode(), self._stderr_head)
             self._pid = int(found.group(1)) if found else None
         return chunk
@@ -147,6 +188,7 @@ class SshProcess:
             return None
         except OSError:
             return b""
+        self._pulse.beat()
         return chunk
 
     def write_stdin(self, data: memoryview, timeout_s: float) -> int:
@@ -157,6 +199,7 @@ class SshProcess:
             return 0
         except OSError as error:
             raise BrokenPipeError from error
+        self._pulse.beat()
         return taken
 
     def close_stdin(self) -> None:
@@ -184,6 +227,11 @@ class SshProcess:
                 "The login needs a shell and `sh`"
             )
         time.sleep(0.2)  # The transport's own thread may still be learning that the connection is gone.
+        if self._pulse.stopped_answering:
+            raise BoardError(
+                f"{self._name}: the server stopped answering for {SILENCE_LIMIT_S:.0f} s (frozen, or the link is down) "
+                "and the connection was closed. Check the board, then run the same command again"
+            )
         if self._transport.is_active():
             raise BoardError(f"{self._name}: the command was killed on the board, with the shell that ran it")
         raise BoardError(
@@ -198,6 +246,8 @@ class SshSession(Session):
     def __init__(self, name: str, address: Address, *, identity: Path | None, accept_new_host_key: bool) -> None:
         self.name = name
         self._connection = connect(name, address, identity=identity, accept_new_host_key=accept_new_host_key)
+        self._pulse = Pulse(self._connection.transport)
+        self._pulse.start()
         try:
             self.home = board_home(self)
         except BaseException:
@@ -206,7 +256,7 @@ class SshSession(Session):
 
     def start(self, command: Sequence[str]) -> SshProcess:
         """Start `command` through the login shell, wrapped so that its end can be told."""
-        return SshProcess(self.name, self._connection.transport, command)
+        return SshProcess(self.name, self._connection.transport, self._pulse, command)
 
     def close(self) -> None:
         """Close the connection; what it was reached through goes with it."""

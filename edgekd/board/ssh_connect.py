@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 10.0
 HANDSHAKE_TIMEOUT_S = 20.0
 USER_TIMEOUT_MS = 10_000
-KEEPALIVE_S = 5
 MAX_JUMPS = 4
 PASSWORD_VARIABLE = "EDGEKD_SSH_PASSWORD"
 
@@ -274,7 +273,6 @@ def _attempt(name: str, target: Target, connection: Any, accept_new: bool, login
             transport_factory=_preferring_known(target),
             **login,
         )
-        client.get_transport().set_keepalive(KEEPALIVE_S)
     except (OSError, EOFError) as error:
         client.close()
         raise BoardError(_handshake_problem(name, target, error)) from error

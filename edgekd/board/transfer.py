@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekd.core.board_output import printable
+from edgekd.core.board_output import parse_df, printable
 from edgekd.errors import BoardError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ _PUBLISH_FILES = (
     f'mv -f -- "$name" "$root/$name" || exit 91; done < {SUMS_NAME}; exit 0'
 )
 _HASHES = 'cd -- "$1" 2>/dev/null || exit 0; shift; sha256sum -- "$@" 2>/dev/null; exit 0'
+
+_FREE = 'd=$1; while [ -n "$d" ] && [ ! -d "$d" ]; do d=${d%/*}; done; df -Pk -- "${d:-/}"'
 
 _STEPS = {
     91: "the directory cannot be written",
@@ -138,14 +140,15 @@ def put_files(session: Session, root: str, files: Mapping[str, Path]) -> Sent:
     sums = {name: sha256_file(path) for name, path in files.items()}
     there = present_hashes(session, root, tuple(files))
     missing = {name: path for name, path in files.items() if there.get(name) != sums[name]}
+    size_bytes = sum(path.stat().st_size for path in missing.values())
     if missing:
-        result = send_tar(session, root, tar_stream(missing, sums), _PUBLISH_FILES)
+        result = send_tar(session, root, tar_stream(missing, sums), size_bytes, _PUBLISH_FILES)
         if not result.succeeded:
             raise transfer_failure(session, root, result)
     return Sent(
         sent=tuple(missing),
         skipped=tuple(name for name in files if name not in missing),
-        sent_bytes=sum(path.stat().st_size for path in missing.values()),
+        sent_bytes=size_bytes,
     )
 
 
@@ -160,12 +163,24 @@ def present_hashes(session: Session, root: str, names: tuple[str, ...]) -> dict[
     return hashes
 
 
-def send_tar(session: Session, root: str, chunks: Iterator[bytes], publish: str, *arguments: str) -> CommandResult:
+def send_tar(
+    session: Session, root: str, chunks: Iterator[bytes], size_bytes: int, publish: str, *arguments: str
+) -> CommandResult:
     """Unpack a tar stream in a temporary directory under `root`, check its sums, run `publish` there.
 
     `publish` is a shell script with `$new` (the temporary directory), `$root` and its own `arguments` as `$3`, ….
     Whatever happens, nothing but what it published remains.
+
+    Raises:
+        BoardError: there is not enough room for `size_bytes`; nothing was sent.
     """
+    free_bytes = parse_df(session.shell(_FREE, root, check=False).stdout)
+    if free_bytes is not None and free_bytes < size_bytes:
+        raise BoardError(
+            f"{session.name}: No space left on device for {root}: {size_bytes / 2**20:.1f} MiB are needed, "
+            f"{free_bytes / 2**20:.1f} MiB are free. Nothing was sent. Free some, or set EDGEKD_BOARD_HOME to a "
+            "directory on another disk"
+        )
     command = ["sh", "-c", RECEIVE + publish, "edgekd", root, secrets.token_hex(4), *arguments]
     return session.send(command, chunks, timeout_s=TRANSFER_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S)
 

@@ -165,3 +165,10 @@ def parse_glibc(text: str | None) -> tuple[int, int] | None:
     """`glibc 2.36` (getconf GNU_LIBC_VERSION) → (2, 36); None on musl and others."""
     found = re.match(r"glibc (\d{1,3})\.(\d{1,3})", text or "")
     return (int(found.group(1)), int(found.group(2))) if found else None
+
+
+def parse_df(text: str | None) -> int | None:
+    """`df -Pk DIRECTORY` (POSIX: one line a file system, 1024-byte units) → bytes available."""
+    fields = (text or "").strip().splitlines()[-1:] or [""]
+    found = re.search(r"\s(\d+)\s+(\d+)\s+(-?\d+)\s+\d+%\s", fields[0] + " ")
+    return int(found.group(3)) * 1024 if found else None

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from interrupted import FIXTURES, board_model, measure_long, short_plan
-from ssh_server import SshServer, processes_naming, wait_until
+from ssh_server import SshServer, children, processes_naming, wait_until
 
 from edgekd.board.deploy import deploy_files
 from edgekd.board.measure import measure
@@ -203,10 +203,33 @@ def test_ctrl_c_while_measuring_leaves_no_agent(make_sshd, tmp_path, kind):
 def test_ctrl_c_while_sending_leaves_no_half_file(sshd, tmp_path):
     big = tmp_path / "big.bin"
     with big.open("wb") as file:
-        file.truncate(3 * 2**30)
+        file.truncate(800 * 2**20)
     home = sshd.home / ".edgekd"
     code, stderr = interrupt(["send", sshd.board, str(big)], lambda: any(home.rglob("big.bin")), {})
     assert code != 0
     assert "KeyboardInterrupt" in stderr
     assert wait_until(lambda: not processes_naming(str(home)))
     assert wait_until(lambda: not [path for path in home.rglob("*") if path.is_file() or ".incoming" in path.name])
+
+
+@pytest.mark.slow
+def test_a_frozen_server_is_noticed(python_sshd: SshServer):
+    frozen = []
+
+    def freeze(message: str) -> None:
+        if "runs" in message and not frozen:
+            for connection in python_sshd.connections():
+                for pid in (connection, *children(connection)):
+                    if "sshd" in Path(f"/proc/{pid}/cmdline").read_text():
+                        os.kill(pid, signal.SIGSTOP)
+                        frozen.append(pid)
+
+    began = time.monotonic()
+    try:
+        with pytest.raises(BoardError, match="stopped answering"):
+            measure_long(python_sshd.board, freeze)
+        assert time.monotonic() - began < 40
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not processes_naming(str(python_sshd.home)))

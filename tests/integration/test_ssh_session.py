@@ -84,3 +84,51 @@ def test_a_server_that_is_not_ssh():
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(BoardError, match="no SSH connection came about"):
             open_session(f"me@127.0.0.1:{port}")
+
+
+def test_ssh_config_alias_identity_and_jump_host(make_sshd, tmp_path):
+    jump, target = make_sshd(), make_sshd()
+    moved = tmp_path / "elsewhere_key"
+    sshd_identity = jump.identity
+    sshd_identity.rename(moved)
+    target.known_hosts.write_text(
+        "".join(
+            f"[127.0.0.1]:{server.port} {' '.join((server.root / 'host_key.pub').read_text().split()[:2])}\n"
+            for server in (jump, target)
+        )
+    )
+    (jump.client_home / ".ssh" / "config").write_text(
+        f"Host hop\n  HostName 127.0.0.1\n  Port {jump.port}\n  User {jump.user}\n  IdentityFile {moved}\n"
+        f"Host pi\n  HostName 127.0.0.1\n  Port {target.port}\n  User {target.user}\n  IdentityFile {moved}\n"
+        "  ProxyJump hop\n"
+    )
+    with open_session("pi") as session:
+        assert session.home == f"{target.home}/.edgekd"
+        assert session.run(["echo", "far"]).stdout == "far\n"
+    (jump.root / "authorized_keys").write_text("")
+    with pytest.raises(BoardError, match=r"jump host hop.*login refused"):
+        open_session("pi")
+
+
+def test_encrypted_key_and_missing_identity(sshd):
+    import subprocess
+
+    from edgekd.errors import ConfigurationError
+
+    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", str(sshd.identity)], check=True)
+    with pytest.raises(BoardError, match="encrypted.*ssh-add"):
+        open_session(sshd.board, identity=sshd.identity)
+    with pytest.raises(ConfigurationError, match="no such file"):
+        open_session(sshd.board, identity=sshd.identity.with_name("nope"))
+
+
+def test_a_wrong_password_is_refused_and_never_shown(make_sshd, monkeypatch):
+    server = make_sshd(options=["PubkeyAuthentication no", "PasswordAuthentication yes"])
+    config = server.root / "sshd_config"
+    server.stop()
+    config.write_text(config.read_text().replace("PasswordAuthentication no\n", "", 1))
+    server.start()
+    monkeypatch.setenv("EDGEKD_SSH_PASSWORD", "hunter2-wrong")
+    with pytest.raises(BoardError, match="login refused.*a password") as caught:
+        open_session(server.board)
+    assert "hunter2" not in str(caught.value)

@@ -1,0 +1,87 @@
+"""Sending a runtime to a board that lacks it: real wheels, resolved by pip on this side."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import venv
+from pathlib import Path
+
+import pytest
+from interrupted import FIXTURES, board_model, short_plan
+
+from edgekd.board import bundle as bundle_module
+from edgekd.board.bundle import WheelTarget, cached_bundle
+from edgekd.board.deploy import deploy_files
+from edgekd.board.measure import measure
+from edgekd.board.open import open_session
+from edgekd.board.provision import provision
+from edgekd.errors import BoardError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory):
+    """A directory with a python3 that has no packages."""
+    where = tmp_path_factory.mktemp("bare")
+    venv.create(where, with_pip=False)
+    return where / "bin"
+
+
+@pytest.fixture
+def wheel_cache(tmp_path_factory, monkeypatch):
+    """One cache of bundles for all tests of this session: what is downloaded is downloaded once."""
+    where = tmp_path_factory.getbasetemp() / "wheel-cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(where))
+    return where
+
+
+@pytest.mark.parametrize(("runtime", "name"), [("tflite", "tiny_int8.tflite"), ("onnx", "tiny_int8.onnx")])
+def test_a_board_without_the_runtime_is_sent_it_once(make_sshd, bare_python, wheel_cache, runtime, name):
+    server = make_sshd({"PATH": f"{bare_python}:/usr/bin:/bin"})
+    path = FIXTURES / name
+    with open_session(server.board) as session:
+        heard = []
+        environment = provision(session, runtime, heard.append)
+        assert any("sending" in message for message in heard)
+        assert environment.python == f"{bare_python}/python3"
+        assert environment.site is not None
+        assert environment.site.startswith(f"{server.home}/.edgekd/bundles/")
+        heard.clear()
+        assert provision(session, runtime, heard.append) == environment
+        assert not any("sending" in message for message in heard)
+        folder = deploy_files(session, {name: path}, "r")
+        result = measure(session, environment, board_model(folder, path), short_plan(runtime))
+        assert result.runtime_version == environment.runtime_version
+        left = [path.name for path in Path(server.home, ".edgekd/bundles").iterdir()]
+        assert left == [Path(environment.site).name]
+
+
+def test_a_bundle_that_cannot_be_imported_is_removed(make_sshd, bare_python, wheel_cache, tmp_path, monkeypatch):
+    server = make_sshd({"PATH": f"{bare_python}:/usr/bin:/bin"})
+    site = tmp_path / "site"
+    (site / "numpy").mkdir(parents=True)
+    (site / "numpy" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
+
+    def broken(package, target, where):
+        shutil.copytree(site, where)
+
+    monkeypatch.setattr(bundle_module, "_install", broken)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with open_session(server.board) as session, pytest.raises(BoardError, match="SIGILL: the wheel uses instructions"):
+        provision(session, "tflite")
+    assert list(Path(server.home, ".edgekd/bundles").iterdir()) == []
+
+
+def test_wheels_of_an_aarch64_board_are_resolved_here(wheel_cache):
+    bundle = cached_bundle("tflite", WheelTarget("aarch64", (2, 31), (3, 11)))
+    listing = subprocess.run(["tar", "-tf", str(bundle.path)], capture_output=True, text=True, check=True).stdout
+    assert "aarch64" in listing
+    assert "x86_64" not in listing
+    assert cached_bundle("tflite", WheelTarget("aarch64", (2, 31), (3, 11))) == bundle
+
+
+def test_no_wheel_for_such_a_board(wheel_cache):
+    with pytest.raises(BoardError, match=r"no wheels of ai-edge-litert.*Python 3\.9 on aarch64 with glibc 2\.17"):
+        cached_bundle("tflite", WheelTarget("aarch64", (2, 17), (3, 9)))
