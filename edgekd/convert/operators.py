@@ -26,6 +26,7 @@ _CONVOLUTIONS = {
 }
 _FREE = {"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 """They change a shape and move nothing."""
+_ACTIVATIONS = {"Relu", "Clip", "RELU", "RELU6"}
 _PADDING = {"PAD", "PADV2", "Pad"}
 """Padding in front of a convolution belongs to it: XNNPACK computes the two as one, and ONNX writes them as one."""
 
@@ -49,6 +50,7 @@ def operators_of(graph: Graph) -> OperatorList:
             continue
         if (
             entry.is_quantize
+            or _is_fused_activation(graph, entry)
             or entry.node.op in _FREE
             or (entry.node.op in _PADDING and _feeds_convolution(graph, entry))
         ):
@@ -59,6 +61,15 @@ def operators_of(graph: Graph) -> OperatorList:
             tensors[name] = graph.tensors[name].elements
         operators.append(_operator(graph, entry, inputs))
     return OperatorList(tuple(operators), tensors, graph.inputs, tuple(resolve(name) for name in graph.outputs))
+
+
+def _is_fused_activation(graph: Graph, entry: TypedNode) -> bool:
+    """Whether an activation stands alone in the file only: runtimes compute it in the convolution before it."""
+    if entry.node.op not in _ACTIVATIONS:
+        return False
+    source = entry.node.inputs[0]
+    producer = graph.producers().get(source)
+    return producer is not None and producer.op in _CONVOLUTIONS | _DENSE and len(graph.readers()[source]) == 1
 
 
 def _feeds_convolution(graph: Graph, entry: TypedNode) -> bool:
