@@ -27,7 +27,7 @@ SUMS_NAME = "SHA256SUMS"
 IDLE_TIMEOUT_S = 25.0
 TRANSFER_TIMEOUT_S = 3600.0
 # Spaces and letters of any language may be; what a shell, tar or sha256sum reads in a way of its own may not.
-_SAFE_PART = re.compile(r"^(?![-. ])[^\x00-\x1f\x7f-\x9f/\\]{1,200}(?<! )$")
+_SAFE_PART = re.compile(r"(?![-. ])[^\x00-\x1f\x7f-\x9f/\\]{1,200}(?<! )")
 
 # One line, and neither single quotes, backslashes nor exclamation marks: it has to pass through login shells that are
 # not POSIX ones. $1: destination directory, $2: a token. The name of the temporary directory holds the process that
@@ -118,7 +118,7 @@ def check_name(name: str) -> None:
     Raises:
         ConfigurationError: naming it.
     """
-    if name == SUMS_NAME or not all(_SAFE_PART.match(part) for part in name.split("/")):
+    if name == SUMS_NAME or not all(_SAFE_PART.fullmatch(part) for part in name.split("/")):
         raise ConfigurationError(
             f"'{printable(name, 100)}' cannot be the name of a file on a board: it needs a relative path without "
             "control characters and backslashes, no part of which begins with a dot, a dash or a space"
