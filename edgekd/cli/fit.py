@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -94,6 +95,8 @@ def fit_command(
             ),
         )
         require_fit_extra()
+        # Threads that wait busily starve each other where cores are shared. Read when torch is first imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from edgekd.pipeline.fit import fit
 
         fitted = fit(

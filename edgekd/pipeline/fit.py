@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edgekd.core.architecture import Architecture
+from edgekd.core.architecture import Architecture, operator_list
 from edgekd.core.propose import Proposal, propose
 from edgekd.core.sizing import Trial, choose
 from edgekd.core.spaces import SPACES, space_named
@@ -25,7 +25,7 @@ from edgekd.records import Candidate, Objective, Recipe, Report
 from edgekd.store import RunDirectory
 from edgekd.tasks import Task, load_task
 from edgekd.train.distill import HARD_ONLY, teacher_pass, train_model, train_quantized
-from edgekd.train.examples import correct, examples_of, logits_of, resolve_device
+from edgekd.train.examples import correct, examples_of, logits_of, resolve_device, threads_for
 from edgekd.train.loop import Trained
 from edgekd.train.objectives import Loss
 
@@ -169,17 +169,18 @@ class _Fit:
         }
 
         def train(model: nn.Module) -> Trained:
-            return train_model(
-                model,
-                self.data,
-                architecture.input_shape,
-                objectives,
-                schedule,
-                title=name,
-                teacher_logits=teacher_logits,
-                exact_steps=exact_steps,
-                **self.how,
-            )
+            with threads_for(candidate.macs):
+                return train_model(
+                    model,
+                    self.data,
+                    architecture.input_shape,
+                    objectives,
+                    schedule,
+                    title=name,
+                    teacher_logits=teacher_logits,
+                    exact_steps=exact_steps,
+                    **self.how,
+                )
 
         return self.stages.model(name, inputs, lambda: Student(architecture), train)
 
@@ -229,9 +230,10 @@ class _Fit:
         shape = student.architecture.input_shape
 
         def train(model: QuantizedModel) -> Trained:
-            return train_quantized(
-                model, self.data, shape, objectives, recipe, teacher_logits=teacher_logits, **self.how
-            )
+            with threads_for(operator_list(student.architecture).macs):
+                return train_quantized(
+                    model, self.data, shape, objectives, recipe, teacher_logits=teacher_logits, **self.how
+                )
 
         return self.stages.model(
             "quantized",

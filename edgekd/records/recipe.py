@@ -34,7 +34,11 @@ class Objective(Record):
 
 
 class Training(Record):
-    """One training run. `patience` counts epochs without a better validation score before stopping early."""
+    """One training run.
+
+    `patience` counts epochs without a better validation score before stopping early. `ema_decay` averages the
+    weights over the steps, and the average is what is validated and kept; 0 keeps the weights themselves.
+    """
 
     epochs: PositiveInt
     batch_size: PositiveInt = 64
@@ -43,6 +47,7 @@ class Training(Record):
     warmup_fraction: Fraction = 0.1
     clip_norm: Positive = 5.0
     patience: PositiveInt = 15
+    ema_decay: Fraction = 0.98
 
 
 class Distillation(Record):
@@ -59,7 +64,7 @@ class Quantization(Record):
     """Quantization-aware training. Observers' ranges freeze after `freeze_fraction` of the steps."""
 
     scheme: Literal["wi8_ai8"] = "wi8_ai8"
-    training: Training = Training(epochs=6, learning_rate=3e-4, warmup_fraction=0.0, patience=6)
+    training: Training = Training(epochs=6, learning_rate=3e-4, warmup_fraction=0.0, patience=6, ema_decay=0.0)
     freeze_fraction: Fraction = 0.6
     calibration_batches: PositiveInt = 16
 

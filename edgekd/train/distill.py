@@ -37,6 +37,7 @@ def train_model(
     teacher_logits: Tensor | None = None,
     exact_steps: int | None = None,
     before_step: Callable[[int, int], None] | None = None,
+    may_keep_start: bool = False,
 ) -> Trained:
     """Train a model in place on the training split; the validation split decides when to stop.
 
@@ -53,6 +54,7 @@ def train_model(
         teacher_logits: (N, K) over the training split, where a term needs them.
         exact_steps: train for just so many steps, whatever the patience: an ablation beside another run.
         before_step: called with (step, planned steps) before each step.
+        may_keep_start: the model as it was given may win.
 
     Raises:
         BuildError: the loss is NaN or infinite.
@@ -72,6 +74,7 @@ def train_model(
         on_progress=on_progress,
         before_step=before_step,
         max_steps=exact_steps,
+        may_keep_start=may_keep_start,
     )
 
 
@@ -90,7 +93,8 @@ def train_quantized(
     """Quantization-aware training, in place, of a fake-quantized copy of a trained student.
 
     Ranges are set from calibration batches of the training split, follow the activations, and are frozen after
-    `recipe.freeze_fraction` of the steps. Arguments as for `train_model`.
+    `recipe.freeze_fraction` of the steps. The calibrated model itself (post-training quantization) is kept where no
+    epoch is better on the validation split. Arguments as for `train_model`.
 
     Raises:
         BuildError: the loss is NaN or infinite.
@@ -113,6 +117,7 @@ def train_quantized(
         on_progress=on_progress,
         teacher_logits=teacher_logits,
         before_step=lambda step, planned: model.observe(step < recipe.freeze_fraction * planned),
+        may_keep_start=True,
     )
     model.freeze()
     return trained

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +26,21 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+
+SMALL_MACS = 500_000
+"""Below this, a second thread costs more CPU time than it saves (5,000-parameter students: twice for nothing)."""
+
+
+@contextlib.contextmanager
+def threads_for(macs: int) -> Iterator[None]:
+    """One torch thread while a small model is trained; as many as torch chose for a larger one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if macs < SMALL_MACS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def examples_of(split: Split, shape: tuple[int, int, int], teacher_logits: Tensor | None = None) -> Examples:

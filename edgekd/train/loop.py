@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -53,6 +54,29 @@ def _optimizer(model: nn.Module, schedule: Training) -> torch.optim.Optimizer:
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=schedule.learning_rate)
 
 
+class _Average:
+    """An exponential moving average of a model's weights and statistics (Polyak and Juditsky 1992).
+
+    The decay starts low, so that the average forgets the random start. With decay 0 it is the model itself.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model) if decay > 0 else model
+        self._decay, self._steps = decay, 0
+        pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
+        self._pairs = [pair for pair in pairs if pair[0].data_ptr() != pair[1].data_ptr()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self._steps += 1
+        decay = min(self._decay, self._steps / (self._steps + 9))
+        for mean, value in self._pairs:
+            if mean.dtype.is_floating_point:
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+
 def train(
     model: nn.Module,
     data: Examples,
@@ -66,8 +90,9 @@ def train(
     on_progress: Progress = lambda message: None,
     before_step: Callable[[int, int], None] | None = None,
     max_steps: int | None = None,
+    may_keep_start: bool = False,
 ) -> Trained:
-    """Train a model in place and leave it in the state of its best epoch.
+    """Train a model in place and leave it in the state of its best epoch by accuracy on the validation split.
 
     Stops when `schedule.patience` epochs have not raised the validation accuracy, or after `max_steps`
     (the learning-rate schedule is then still that of all epochs, so that runs of equal steps compare).
@@ -84,6 +109,7 @@ def train(
         on_progress: called about once an epoch with a line for people.
         before_step: called with (step, planned steps) before each step.
         max_steps: an upper bound on the steps.
+        may_keep_start: the model as it was given takes part as epoch 0, and wins where training never beats it.
 
     Raises:
         BuildError: the loss is NaN or infinite; names the term.
@@ -97,8 +123,11 @@ def train(
     planned = per_epoch * schedule.epochs
     limit = min(planned, max_steps) if max_steps is not None else planned
     optimizer = _optimizer(model, schedule)
+    average = _Average(model, schedule.ema_decay)
     step, best, best_epoch, history = 0, -1.0, -1, []
     state: dict[str, Tensor] = {}
+    if may_keep_start:
+        best, state = _validated(model, validation, device)
     for epoch in range(schedule.epochs):
         model.train()
         shuffled = torch.randperm(len(data), generator=order)[: per_epoch * batch_size]
@@ -119,12 +148,12 @@ def train(
                 device,
                 f"{title}, epoch {epoch + 1}, step {step}",
             )
+            average.update()
             step += 1
-        accuracy = float(correct(logits_of(model, validation.inputs, device), validation.labels).float().mean())
+        accuracy, reached = _validated(average.model, validation, device)
         history.append(accuracy)
-        if accuracy >= best:
-            best, best_epoch = accuracy, epoch
-            state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        if accuracy > best if may_keep_start and best_epoch < 0 else accuracy >= best:
+            best, best_epoch, state = accuracy, epoch, reached
         on_progress(
             f"{title}: epoch {epoch + 1}/{schedule.epochs}, validation accuracy {accuracy:.4f}, best {best:.4f}"
         )
@@ -133,6 +162,12 @@ def train(
     model.load_state_dict(state)
     model.eval()
     return Trained(state, best, best_epoch, len(history), step, time.perf_counter() - started, tuple(history))
+
+
+def _validated(model: nn.Module, validation: Examples, device: torch.device) -> tuple[float, dict[str, Tensor]]:
+    """Accuracy on the validation split, and a copy of the state that has it."""
+    accuracy = float(correct(logits_of(model, validation.inputs, device), validation.labels).float().mean())
+    return accuracy, {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def _step(

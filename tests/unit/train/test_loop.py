@@ -47,6 +47,24 @@ def test_it_learns_and_leaves_the_best_epochs_weights(digits):
     assert trained.steps == 6 * (1200 // 64)
 
 
+def test_a_good_start_is_kept_where_training_only_harms_it(digits):
+    model = network()
+    started = run(model, digits)
+    harm = SCHEDULE.model_copy(update={"epochs": 2, "learning_rate": 0.3, "warmup_fraction": 0.0, "ema_decay": 0.0})
+    trained = run(model, digits, harm, may_keep_start=True)
+    assert max(trained.history) < started.validation_accuracy
+    assert (trained.best_epoch, trained.validation_accuracy) == (-1, started.validation_accuracy)
+    assert all(torch.equal(started.state[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_average_of_the_weights_is_what_is_kept(digits):
+    schedule = SCHEDULE.model_copy(update={"epochs": 1})
+    averaged, last = network(), network()
+    run(averaged, digits, schedule)
+    run(last, digits, schedule.model_copy(update={"ema_decay": 0.0}))
+    assert not torch.equal(averaged.state_dict()["5.weight"], last.state_dict()["5.weight"])
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(digits):
     states = []
     for seed in (0, 0, 1):
