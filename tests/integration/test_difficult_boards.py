@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from interrupted import FIXTURES, board_model, short_plan
 
+from edgekd.board.agent_client import read_facts
 from edgekd.board.deploy import deploy_files
-from edgekd.board.measure import measure, read_facts
+from edgekd.board.measure import measure
 from edgekd.board.open import open_session
 from edgekd.board.provision import find_python, provision
 from edgekd.errors import BoardError, ConfigurationError
@@ -131,7 +132,20 @@ def test_a_full_disk_leaves_nothing_half_written(sshd, small_disk, tmp_path, mon
 def test_names_that_would_leave_the_directory_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEKD_BOARD_HOME", str(tmp_path / "home"))
     with open_session("local") as session:
-        for name in ("../x", "a/../../x", "/etc/x", "", "a//b", ".incoming-1", "-n", "a\nb", "a\n", "a ", "a\\b", "SHA256SUMS"):
+        for name in (
+            "../x",
+            "a/../../x",
+            "/etc/x",
+            "",
+            "a//b",
+            ".incoming-1",
+            "-n",
+            "a\nb",
+            "a\n",
+            "a ",
+            "a\\b",
+            "SHA256SUMS",
+        ):
             with pytest.raises(ConfigurationError, match="name of a file on a board"):
                 deploy_files(session, {name: MODEL}, "r")
         with pytest.raises(ConfigurationError):

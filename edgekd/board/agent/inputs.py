@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+# numpy loads this on first use, which must not fall into what the memory pass ascribes to the model.
+import numpy.random
+
 from .wire import AgentError
 
 

@@ -42,7 +42,7 @@ def test_a_file_that_shrinks_while_it_is_sent(tmp_path):
         list(stream)
 
 
-SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "fish") if shutil.which(name)]
+SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "fish", "tcsh") if shutil.which(name)]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
