@@ -79,7 +79,7 @@ def _for_input(path: Path, values: Array, details: dict[str, Any]) -> Array:
 
 
 def _onnxruntime_errors(runtime: Any) -> tuple[type[Exception], ...]:
-    """onnxruntime's own exceptions, which share no base of their own, and what its binding raises."""
+    """The exceptions of onnxruntime, which share no base of their own, and what its binding raises."""
     states = vars(runtime.capi.onnxruntime_pybind11_state).values()
     own = [state for state in states if isinstance(state, type) and issubclass(state, Exception)]
     return (*own, RuntimeError, ValueError)

@@ -22,12 +22,47 @@ def read_onnx(content: bytes, origin: str) -> Graph:
     decode_error = fit_module("google.protobuf.message").DecodeError
     try:
         model = onnx.load_model_from_string(content)
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False)
+        inferred = _inferred(onnx, model)
     except (decode_error, ValueError, onnx.shape_inference.InferenceError) as error:
         raise BuildError(f"{origin}: damaged ONNX file or none ({error})") from error
     if not model.graph.node:
         raise BuildError(f"{origin}: damaged ONNX file or none (no graph in it)")
     return _Reader(onnx, inferred).graph()
+
+
+_KEEPS_SHAPE = {"QLinearAdd", "QLinearMul", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"}
+
+
+def _inferred(onnx: Any, model: Any) -> Any:
+    """The model with the shapes of its values. ONNX's inference stops at onnxruntime's own operators: step over."""
+    sizes = {entry.name: tuple(entry.dims) for entry in model.graph.initializer}
+    while True:
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False)
+        graph = inferred.graph
+        known = {value.name: value for value in (*graph.input, *graph.output, *graph.value_info)}
+        stuck = [
+            node
+            for node in graph.node
+            if node.domain == "com.microsoft" and node.input[0] in known and node.output[0] not in known
+        ]
+        added = [value for node in stuck if (value := _value_of(onnx, node, known[node.input[0]], sizes)) is not None]
+        if not added:
+            return inferred
+        model.graph.value_info.extend(added)
+
+
+def _value_of(onnx: Any, node: Any, source: Any, sizes: dict[str, tuple[int, ...]]) -> Any:
+    """What an operator of onnxruntime's makes of its first input, or None where edgekd does not know."""
+    kind = source.type.tensor_type
+    shape = [size.dim_value for size in kind.shape.dim]
+    if node.op_type == "QLinearGlobalAveragePool":
+        shape = [*shape[:2], 1, 1]
+    elif node.op_type == "QGemm" and node.input[3] in sizes:
+        transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        shape = [shape[0], sizes[node.input[3]][0 if transposed else 1]]
+    elif node.op_type not in _KEEPS_SHAPE:
+        return None
+    return onnx.helper.make_tensor_value_info(node.output[0], kind.elem_type, shape)
 
 
 class _Reader:

@@ -7,6 +7,7 @@ import math
 from edgekd.convert.graph import Graph, GraphTensor
 from edgekd.convert.typed import TypedNode, typed_nodes
 from edgekd.core.operators import Operator, OperatorKind, OperatorList
+from edgekd.errors import BuildError
 
 _POOLS = {
     *("MEAN", "AVERAGE_POOL_2D", "MAX_POOL_2D"),
@@ -35,6 +36,9 @@ def operators_of(graph: Graph) -> OperatorList:
     """What a runtime executes for one inference.
 
     (De)quantize nodes, reshapes and the padding of convolutions are no operators of their own.
+
+    Raises:
+        BuildError: the file does not say a tensor's shape, so that its operator's cost is unknown.
     """
     alias: dict[str, str] = {}
 
@@ -58,6 +62,8 @@ def operators_of(graph: Graph) -> OperatorList:
             continue
         inputs = tuple(resolve(name) for name in entry.inputs)
         for name in entry.outputs:
+            if not graph.tensors[name].shape:
+                raise BuildError(f"{entry.node.name} ({entry.node.op}): the file does not say the shape of '{name}'")
             tensors[name] = graph.tensors[name].elements
         operators.append(_operator(graph, entry, inputs))
     return OperatorList(tuple(operators), tensors, graph.inputs, tuple(resolve(name) for name in graph.outputs))
