@@ -31,6 +31,7 @@ KILL_TIMEOUT_S = 5.0
 PULSE_S = 4.0
 SILENCE_LIMIT_S = 16.0
 BANNER_LIMIT_BYTES = 2**20
+_AWKWARD = re.compile(r"['\\!\x00-\x1f\x7f]")
 
 # Runs "$@" and tells how it ended. $0 is a token that no other output can contain: what a start-up file prints before
 # it is dropped, and an end without it is a lost link and not the command's exit code. The script is one line without
@@ -47,17 +48,21 @@ _KILL = (
 )
 
 
-def quote(word: str) -> str:
-    """One word for a login shell, be it POSIX, csh or fish: the one place where quoting is done.
+def quote(words: Sequence[str]) -> str:
+    """Words for a login shell, be it POSIX, csh or fish: the one place where quoting is done.
 
-    A backslash stands in double quotes, since fish reads it as an escape in single ones.
+    Plain words go in single quotes, which all shells read alike. Words with characters that some shell reads within
+    them travel in octal, which `printf` there turns back.
     """
-    return "".join('"\\\\"' if part == "\\" else shlex.quote(part) for part in re.split(r"(\\)", word) if part) or "''"
+    if not any(_AWKWARD.search(word) for word in words):
+        return " ".join(f"'{word}'" for word in words)
+    encoded = _AWKWARD.sub(lambda found: f"\\0{ord(found.group()):03o}", shlex.join(words))
+    return f"""'sh' '-c' 'eval "exec $(printf %b "$1")"' 'sh' '{encoded}'"""
 
 
 def command_line(token: str, command: Sequence[str]) -> str:
     """The text that sshd hands to the login shell."""
-    return "exec sh -c " + " ".join(quote(word) for word in (_WRAPPER, token, *command))
+    return "exec " + quote(("sh", "-c", _WRAPPER, token, *command))
 
 
 class Pulse(threading.Thread):
@@ -151,7 +156,7 @@ class SshProcess:
             channel.settimeout(KILL_TIMEOUT_S)
             watchdog = threading.Timer(KILL_TIMEOUT_S, channel.close)
             watchdog.start()
-            channel.exec_command("exec sh -c " + " ".join(map(quote, (_KILL, "edgekd", str(self._pid)))))
+            channel.exec_command("exec " + quote(("sh", "-c", _KILL, "edgekd", str(self._pid))))
             channel.status_event.wait(KILL_TIMEOUT_S)
             watchdog.cancel()
             channel.close()

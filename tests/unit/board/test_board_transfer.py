@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekd.board.ssh import command_line, quote
+from edgekd.board.ssh import command_line
 from edgekd.board.transfer import SUMS_NAME, sha256_file, tar_stream
 from edgekd.errors import BoardError
 
@@ -49,8 +49,9 @@ SHELLS = [name for name in ("sh", "bash", "dash", "zsh", "fish", "tcsh") if shut
 @settings(max_examples=25, deadline=None)
 @given(word=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30))
 def test_a_word_passes_a_login_shell_unharmed(shell, word):
-    done = subprocess.run([shell, "-c", f"printf %s {quote('-' + word)}"], capture_output=True, check=True)
-    assert done.stdout.decode() == "-" + word
+    line = command_line("token", ["printf", "%s|", word, "second"])
+    done = subprocess.run([shell, "-c", line], capture_output=True, check=True)
+    assert done.stdout.decode() == f"\ntoken\n{word}|second|"
 
 
 def test_the_wrapper_marks_start_and_end():
