@@ -39,7 +39,8 @@ def describe(error: ValidationError, record_type: type[BaseModel], text: str) ->
     problems = []
     for detail in error.errors(include_url=False):
         location = tuple(part for part in detail["loc"] if not str(part).startswith(("function-", "constrained-")))
-        problems.append(Problem(_dotted(location), _line(lines, location), _message(detail, location, record_type)))
+        place = _without_tags(record_type, location)
+        problems.append(Problem(_dotted(place), _line(lines, place), _message(detail, location, record_type)))
     return sorted(problems, key=lambda problem: problem.line or 0)
 
 
@@ -53,6 +54,14 @@ def _message(detail: Any, location: Location, record_type: type[BaseModel]) -> s
         return f"unknown key; allowed here: {', '.join(known)}"
     if kind == "missing":
         return "is missing"
+    if kind == "union_tag_not_found":
+        return f"has no key {context['discriminator']}"
+    if kind == "union_tag_invalid":
+        known = [tag.strip("'") for tag in context["expected_tags"].split(", ")]
+        suggestion = nearest(context["tag"], known)
+        hint = f"did you mean {suggestion}? " if suggestion else ""
+        name = context["discriminator"].strip("'")
+        return f"there is no {name} {context['tag']!r}: {hint}there are {', '.join(known)}"
     if kind == "value_error":
         return f"{context['error']}"
     if kind in ("literal_error", "enum"):
@@ -92,7 +101,10 @@ def _keys_allowed(record_type: type[BaseModel], location: Location) -> set[str]:
 
 
 def _step(annotation: Any, part: int | str) -> Any:
-    """The annotation one step down: a field of a model, an element of a tuple or a value of a dict."""
+    """The annotation one step down: a field of a model, a member of a tagged union, an element, a dict's value."""
+    tagged = _tagged(annotation, part)
+    if tagged is not None:
+        return tagged
     for model in _models(annotation):
         if part in model.model_fields:
             return model.model_fields[str(part)].annotation
@@ -102,6 +114,26 @@ def _step(annotation: Any, part: int | str) -> Any:
     if origin is dict and len(arguments) == 2:
         return arguments[1]
     return None
+
+
+def _tagged(annotation: Any, part: int | str) -> type[BaseModel] | None:
+    """The member of a union told apart by `kind` that `part` names, or None: pydantic puts the tag into locations."""
+    models = list(_models(annotation))
+    if len(models) > 1:
+        for model in models:
+            if "kind" in model.model_fields and model.model_fields["kind"].default == part:
+                return model
+    return None
+
+
+def _without_tags(record_type: type[BaseModel], location: Location) -> Location:
+    """A location as the file's author knows it, without the tags of unions."""
+    annotation: Any = record_type
+    kept: Location = ()
+    for part in location:
+        kept = kept if _tagged(annotation, part) is not None else (*kept, part)
+        annotation = _step(annotation, part)
+    return kept
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

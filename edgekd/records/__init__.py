@@ -5,6 +5,20 @@ from edgekd.records.base import Basis, Estimate, Record, RuntimeName
 from edgekd.records.budget import LATENCY_PERCENTILES, Budget
 from edgekd.records.candidate import Candidate
 from edgekd.records.measurement import Measurement, PowerTrace, ThrottleSample
+from edgekd.records.objectives import (
+    OBJECTIVE_RECORDS,
+    Attention,
+    Dist,
+    Dkd,
+    Featured,
+    FitNet,
+    Hard,
+    Hinton,
+    LogitStandardization,
+    Objective,
+    Relational,
+    record_of_kind,
+)
 from edgekd.records.plan import MeasurementPlan, PlanName, named_plan
 from edgekd.records.profile import (
     Acceleration,
@@ -20,7 +34,6 @@ from edgekd.records.profile import (
 )
 from edgekd.records.recipe import (
     Distillation,
-    Objective,
     Quantization,
     Recipe,
     StudentChoice,
@@ -32,19 +45,28 @@ from edgekd.records.verdict import Outcome, Verdict
 
 __all__ = [
     "LATENCY_PERCENTILES",
+    "OBJECTIVE_RECORDS",
     "Acceleration",
     "Accuracy",
     "Artifact",
+    "Attention",
     "Audit",
     "Basis",
     "Budget",
     "Candidate",
     "DeviceProfile",
+    "Dist",
     "Distillation",
+    "Dkd",
     "Estimate",
+    "Featured",
     "Finding",
+    "FitNet",
     "Format",
+    "Hard",
+    "Hinton",
     "LatencyModel",
+    "LogitStandardization",
     "Match",
     "Measurement",
     "MeasurementPlan",
@@ -59,6 +81,7 @@ __all__ = [
     "Quantization",
     "Recipe",
     "Record",
+    "Relational",
     "Report",
     "RuntimeName",
     "Scheme",
@@ -72,4 +95,5 @@ __all__ = [
     "Training",
     "Verdict",
     "named_plan",
+    "record_of_kind",
 ]

@@ -103,9 +103,7 @@ class Sensor(Record):
     @classmethod
     def _power_has_a_grade(cls, grade: str | None, info: ValidationInfo) -> str | None:
         if info.data.get("measures") == "power" and grade is None:
-            raise ValueError(
-                "a power sensor needs a grade: A meter, B input rail, C partial rails, D estimate"
-            )
+            raise ValueError("a power sensor needs a grade: A meter, B input rail, C partial rails, D estimate")
         return grade
 
 

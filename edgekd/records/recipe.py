@@ -8,6 +8,7 @@ from pydantic import Field
 
 from edgekd.records.base import SCHEMA_VERSION, Fraction, NonNegative, Positive, PositiveInt, Record
 from edgekd.records.budget import Budget
+from edgekd.records.objectives import AnyObjective, Hard, Hinton
 
 
 class TaskChoice(Record):
@@ -23,14 +24,6 @@ class StudentChoice(Record):
     space: str = "auto"
     fixed: dict[str, Any] = {}
     grow: PositiveInt = Field(default=6, description="how many sizes to try, smallest viable first")
-
-
-class Objective(Record):
-    """One term of the loss. The terms' weighted sum is minimised."""
-
-    kind: str
-    weight: NonNegative = 1.0
-    temperature: Positive = 3.0
 
 
 class Training(Record):
@@ -53,10 +46,7 @@ class Training(Record):
 class Distillation(Record):
     """The teaching signals and their schedule. Defaults: Hinton et al. 2015 (arXiv:1503.02531), T = 3, soft .7."""
 
-    objectives: tuple[Objective, ...] = (
-        Objective(kind="hard", weight=0.3),
-        Objective(kind="hinton", weight=0.7, temperature=3.0),
-    )
+    objectives: tuple[AnyObjective, ...] = (Hard(weight=0.3), Hinton(weight=0.7, temperature=3.0))
     training: Training = Training(epochs=40, learning_rate=3e-3)
 
 

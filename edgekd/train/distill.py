@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.nn.quantized.model import QuantizedModel
-from edgekd.records import Objective, Quantization, Training
+from edgekd.records import Hard, Objective, Quantization, Training
 from edgekd.tasks import Development
 from edgekd.train.examples import examples_of, logits_of
 from edgekd.train.loop import Progress, Trained, train
 from edgekd.train.objectives import Loss
 
 Shape = tuple[int, int, int]
-HARD_ONLY = (Objective(kind="hard"),)
+HARD_ONLY = (Hard(),)
 
 
 def teacher_pass(teacher: nn.Module, data: Development, shape: Shape, device: torch.device) -> Tensor:

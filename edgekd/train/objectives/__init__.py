@@ -1,50 +1,63 @@
-"""KD objectives by kind. Adding one: a function in a file of its family, and a line in `OBJECTIVES`."""
+"""KD objectives by kind. Adding one: a record of its parameters, a function in a file of its family, a line here."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from edgekd.errors import BuildError, ConfigurationError
 from edgekd.records import Objective
+from edgekd.train.objectives.feature import attention, fitnet
 from edgekd.train.objectives.hard import hard
-from edgekd.train.objectives.response import hinton
+from edgekd.train.objectives.relational import relational
+from edgekd.train.objectives.response import dist, dkd, hinton, logit_standardization
 from edgekd.train.objectives.signals import Signals
 
-Term = Callable[[Signals, Objective], Tensor]
+Term = Callable[[Signals, Any], Tensor]
 
-OBJECTIVES: dict[str, Term] = {"hard": hard, "hinton": hinton}
-NEEDS_TEACHER = frozenset({"hinton"})
+OBJECTIVES: dict[str, Term] = {
+    "hard": hard,
+    "hinton": hinton,
+    "dkd": dkd,
+    "dist": dist,
+    "logit_standardization": logit_standardization,
+    "fitnet": fitnet,
+    "attention": attention,
+    "relational": relational,
+}
 
 
 class Loss:
     """The weighted sum of a recipe's objectives, averaged over a batch.
 
     Raises:
-        ConfigurationError: a kind that does not exist, with the nearest that does; or no objective with weight.
+        ConfigurationError: no objective has weight.
     """
 
     def __init__(self, objectives: Sequence[Objective]) -> None:
-        unknown = [objective.kind for objective in objectives if objective.kind not in OBJECTIVES]
-        if unknown:
-            raise ConfigurationError("\n".join(_unknown(kind) for kind in unknown))
-        self.objectives = [objective for objective in objectives if objective.weight > 0]
+        self.objectives = [objective for objective in objectives if objective.ever_counts]
         if not self.objectives:
             raise ConfigurationError("distill.objectives: at least one objective needs a weight above 0")
 
     @property
     def needs_teacher(self) -> bool:
         """Whether any term reads the teacher's logits."""
-        return any(objective.kind in NEEDS_TEACHER for objective in self.objectives)
+        return any(objective.needs_teacher and not objective.needs_features for objective in self.objectives)
 
-    def __call__(self, signals: Signals) -> Tensor:
-        """The scalar loss of a batch."""
-        terms = [objective.weight * OBJECTIVES[objective.kind](signals, objective) for objective in self.objectives]
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
+    @property
+    def featured(self) -> list[Objective]:
+        """The terms that read layers inside the teacher."""
+        return [objective for objective in self.objectives if objective.needs_features]
+
+    def __call__(self, signals: Signals, progress: float = 0.0) -> Tensor:
+        """The scalar loss of a batch, when a share `progress` (0 to 1) of the planned steps is done."""
+        total: Tensor | None = None
+        for objective in self.objectives:
+            term = objective.weight_at(progress) * OBJECTIVES[objective.kind](signals, objective)
+            total = term if total is None else total + term
+        assert total is not None
         return total
 
     def culprit(self, signals: Signals) -> str:
@@ -63,9 +76,3 @@ def nan_error(loss: Loss, signals: Signals, where: str, learning_rate: float) ->
         f"the loss is not a number at {where}: {loss.culprit(signals)} is NaN or infinite; learning rate there "
         f"{learning_rate:.3g}: try a tenth of it, or check the data's range"
     )
-
-
-def _unknown(kind: str) -> str:
-    nearest = difflib.get_close_matches(kind, OBJECTIVES, n=1)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"distill.objectives: there is no kind {kind!r}: {hint}there are {', '.join(sorted(OBJECTIVES))}"

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from torch import Tensor
+
+from edgekd.records import Objective
+
+UNLABELLED = -1
+"""The label of an input whose class nobody knows: terms that learn from labels pass over it."""
+
+Outputs = Literal["classes", "labels", "values"]
+
+
+class FeaturePair(NamedTuple):
+    """Feature maps (B, C_s, H, W) and (B, C_t, H', W') of layers at a like resolution; the teacher's has no gradient.
+
+    For `fitnet` the student's has been through its regressor, and both have the same shape.
+    """
+
+    student: Tensor
+    teacher: Tensor
 
 
 @dataclass(frozen=True)
@@ -13,13 +32,18 @@ class Signals:
 
     Args:
         student_logits: (B, K) float32, with gradient.
-        labels: (B,) int64.
+        labels: (B,) int64, `UNLABELLED` where there is none; (B, K) float of 0 and 1 for `outputs = "labels"`,
+            of anything for `outputs = "values"`.
         teacher_logits: (B, K) float32, without gradient; None where no teacher takes part.
+        features: pairs of feature maps by objective, where an objective needs them.
+        outputs: what the K outputs are: one of K classes, K independent labels, or K values (regression).
     """
 
     student_logits: Tensor
     labels: Tensor
     teacher_logits: Tensor | None = None
+    features: Mapping[Objective, tuple[FeaturePair, ...]] = field(default_factory=dict)
+    outputs: Outputs = "classes"
 
     def teacher(self) -> Tensor:
         """The teacher's logits, which the caller knows to be there."""

@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from edgekd.errors import BuildError
-from edgekd.records import Objective, Training
+from edgekd.records import Hard, Hinton, Training
 from edgekd.train.examples import Examples, correct, logits_of
 from edgekd.train.loop import learning_rate_factor, train
 from edgekd.train.objectives import Loss
@@ -30,10 +30,8 @@ def network(seed=0):
     )
 
 
-def run(model, digits, schedule=SCHEDULE, objectives=(Objective(kind="hard"),), **options):
-    return train(
-        model, *digits, Loss(objectives), schedule, **{"seed": 0, "device": CPU, "title": "digits", **options}
-    )
+def run(model, digits, schedule=SCHEDULE, objectives=(Hard(),), **options):
+    return train(model, *digits, Loss(objectives), schedule, **{"seed": 0, "device": CPU, "title": "digits", **options})
 
 
 def test_it_learns_and_leaves_the_best_epochs_weights(digits):
@@ -86,7 +84,7 @@ def test_a_nan_stops_with_the_term_and_the_step(digits):
     data, validation = digits
     broken = Examples(data.inputs, data.labels, torch.full((1200, 10), float("nan")))
     with pytest.raises(BuildError, match=r"epoch 1, step 0: the term 'hinton'"):
-        run(network(), (broken, validation), objectives=(Objective(kind="hard"), Objective(kind="hinton")))
+        run(network(), (broken, validation), objectives=(Hard(), Hinton()))
 
 
 def test_an_absurd_learning_rate_ends_as_an_error_that_says_so(digits):
