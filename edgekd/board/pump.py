@@ -171,7 +171,10 @@ def pump(
         reader.join(END_WAIT_S)
         return process.wait(bytes(stderr), END_WAIT_S)
     finally:
+        # The threads must have let go before the process is closed under them.
         stop.set()
+        writer.join(END_WAIT_S)
+        reader.join(END_WAIT_S)
 
 
 def _write(

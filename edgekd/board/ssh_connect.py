@@ -36,6 +36,7 @@ class Target:
     port: int
     user: str
     known_as: str
+    known_port: int
     identities: tuple[Path, ...]
     jumps: tuple[str, ...] = ()
     proxy_command: str | None = None
@@ -84,6 +85,8 @@ def resolve(address: Address, identity: Path | None) -> Target:
         port=port,
         user=user,
         known_as=options.get("hostkeyalias", host),
+        # An alias stands in known_hosts as it is, whatever the port.
+        known_port=22 if "hostkeyalias" in options else port,
         identities=tuple(file for file in files if file.is_file()),
         jumps=() if jumps.lower() == "none" else tuple(part.strip() for part in jumps.split(",")),
         proxy_command=None if command is None or command.lower() == "none" else command,
@@ -116,7 +119,7 @@ def connect(name: str, address: Address, *, identity: Path | None, accept_new_ho
 def _through_jumps(name: str, target: Target, through: list[Any], accept_new: bool) -> Any:
     """The socket to the target: direct, through a command, or through other hosts, which are added to `through`."""
     if target.proxy_command:
-        return lambda: paramiko.ProxyCommand(target.proxy_command)
+        return lambda: _proxy_command(name, target.proxy_command or "")
     if not target.jumps:
         return lambda: open_socket(name, target.host, target.port)
     if len(target.jumps) > MAX_JUMPS:
@@ -138,6 +141,13 @@ def _through_jumps(name: str, target: Target, through: list[Any], accept_new: bo
             goal = (resolved.host, resolved.port)
         opener = _tunnel(name, client, goal)
     return opener
+
+
+def _proxy_command(name: str, command: str) -> Any:
+    try:
+        return paramiko.ProxyCommand(command)
+    except (OSError, ValueError) as error:
+        raise BoardError(f"{name}: ProxyCommand '{printable(command, 100)}' cannot be started: {error}") from error
 
 
 def _tunnel(name: str, client: Any, goal: tuple[str, int]) -> Any:
@@ -197,13 +207,15 @@ class _HostKeyPolicy(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
     def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
         """Called by paramiko with the server's key."""
         target = self._target
-        check_host_key(target.known_as, target.port, key.get_name(), key.asbytes(), accept_new=self._accept_new)
+        check_host_key(target.known_as, target.known_port, key.get_name(), key.asbytes(), accept_new=self._accept_new)
 
 
 def _preferring_known(target: Target) -> Any:
     """A transport factory that negotiates the type of host key that known_hosts has, as OpenSSH does."""
     path = ssh_directory() / "known_hosts"
-    kinds = {key.kind for key in known_keys(path, known_host_name(target.known_as, target.port)) if not key.revoked}
+    kinds = {
+        key.kind for key in known_keys(path, known_host_name(target.known_as, target.known_port)) if not key.revoked
+    }
 
     def factory(connection: Any, **options: Any) -> Any:
         transport = paramiko.Transport(connection, **options)

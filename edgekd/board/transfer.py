@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 2**18
 SUMS_NAME = "SHA256SUMS"
-IDLE_TIMEOUT_S = 25.0
+# Checking sums and importing a runtime is silent work, slow on an SD card; a frozen server is noticed before this.
+IDLE_TIMEOUT_S = 180.0
 TRANSFER_TIMEOUT_S = 3600.0
 # Spaces and letters of any language may be; what a shell, tar or sha256sum reads in a way of its own may not.
 _SAFE_PART = re.compile(r"(?![-. ])[^\x00-\x1f\x7f-\x9f/\\]{1,200}(?<! )")
