@@ -6,6 +6,7 @@ one dense layer. Signals are images of height 1, because TFLite has no one-dimen
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +20,8 @@ Shape = tuple[int, int, int]
 class Convolution:
     """A convolution with its folded batch norm and activation. `kernel` and `stride` are (height, width).
 
-    Odd kernels, padded by half their size on every side.
+    It is padded with zeros so that an output is its input's size over the stride, rounded up, with the odd zero at
+    the end: the padding TFLite calls SAME and runs without an operator of its own.
     """
 
     in_channels: int
@@ -38,11 +40,18 @@ class Convolution:
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after the convolution."""
-        (kernel_h, kernel_w), (stride_h, stride_w) = self.kernel, self.stride
-        return (
-            (height + 2 * (kernel_h // 2) - kernel_h) // stride_h + 1,
-            (width + 2 * (kernel_w // 2) - kernel_w) // stride_w + 1,
-        )
+        return math.ceil(height / self.stride[0]), math.ceil(width / self.stride[1])
+
+    def padding(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Zeros at the top, bottom, left and right of an input of that height and width."""
+        top, bottom = _same_padding(height, self.kernel[0], self.stride[0])
+        left, right = _same_padding(width, self.kernel[1], self.stride[1])
+        return top, bottom, left, right
+
+
+def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,17 @@ from edgekd.core.architecture import Architecture, Block, Convolution
 _ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
 
-def _convolution(spec: Convolution) -> nn.Sequential:
-    layers: list[nn.Module] = [
+def _convolution(spec: Convolution, height: int, width: int) -> nn.Sequential:
+    top, bottom, left, right = spec.padding(height, width)
+    symmetric = top == bottom and left == right
+    layers: list[nn.Module] = [] if symmetric else [nn.ZeroPad2d((left, right, top, bottom))]
+    layers += [
         nn.Conv2d(
             spec.in_channels,
             spec.out_channels,
             spec.kernel,
             spec.stride,
-            (spec.kernel[0] // 2, spec.kernel[1] // 2),
+            (top, left) if symmetric else 0,
             groups=spec.groups,
             bias=False,
         ),
@@ -31,10 +34,15 @@ def _convolution(spec: Convolution) -> nn.Sequential:
 class StudentBlock(nn.Module):
     """Convolutions in a row, plus the block's input where it is residual. (N, C, H, W) to (N, C', H', W')."""
 
-    def __init__(self, spec: Block) -> None:
+    def __init__(self, spec: Block, height: int, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*[_convolution(convolution) for convolution in spec.convolutions])
+        layers = []
+        for convolution in spec.convolutions:
+            layers.append(_convolution(convolution, height, width))
+            height, width = convolution.output_size(height, width)
+        self.layers = nn.Sequential(*layers)
         self.residual = spec.residual
+        self.output_size = (height, width)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the block."""
@@ -48,7 +56,12 @@ class Student(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.blocks = nn.Sequential(*[StudentBlock(block) for block in architecture.blocks])
+        blocks: list[StudentBlock] = []
+        size = architecture.input_shape[1:]
+        for block in architecture.blocks:
+            blocks.append(StudentBlock(block, *size))
+            size = blocks[-1].output_size
+        self.blocks = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.classifier = nn.Linear(architecture.features, architecture.outputs)
