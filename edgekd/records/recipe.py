@@ -9,6 +9,19 @@ from pydantic import Field
 from edgekd.records.base import SCHEMA_VERSION, Fraction, NonNegative, Positive, PositiveInt, Record
 from edgekd.records.budget import Budget
 from edgekd.records.objectives import AnyObjective, Hard, Hinton
+from edgekd.records.regimes import (
+    Adversarial,
+    Continual,
+    Curriculum,
+    DataFree,
+    MultiTask,
+    MultiTeacher,
+    Online,
+    Progressive,
+    Regime,
+    SelfDistillation,
+    SemiSupervised,
+)
 
 
 class TaskChoice(Record):
@@ -31,6 +44,7 @@ class Training(Record):
 
     `patience` counts epochs without a better validation score before stopping early. `ema_decay` averages the
     weights over the steps, and the average is what is validated and kept; 0 keeps the weights themselves.
+    `mixed_precision` is bfloat16 autocast on CUDA; on a CPU it changes nothing.
     """
 
     epochs: PositiveInt
@@ -41,6 +55,7 @@ class Training(Record):
     clip_norm: Positive = 5.0
     patience: PositiveInt = 15
     ema_decay: Fraction = 0.98
+    mixed_precision: bool = False
 
 
 class Distillation(Record):
@@ -48,6 +63,17 @@ class Distillation(Record):
 
     objectives: tuple[AnyObjective, ...] = (Hard(weight=0.3), Hinton(weight=0.7, temperature=3.0))
     training: Training = Training(epochs=40, learning_rate=3e-3)
+    regime: Regime = "offline"
+    self_distillation: SelfDistillation = SelfDistillation()
+    online: Online = Online()
+    multi_teacher: MultiTeacher = MultiTeacher()
+    progressive: Progressive = Progressive()
+    curriculum: Curriculum = Curriculum()
+    semi_supervised: SemiSupervised = SemiSupervised()
+    data_free: DataFree = DataFree()
+    adversarial: Adversarial = Adversarial()
+    continual: Continual = Continual()
+    multi_task: MultiTask = MultiTask()
 
 
 class Quantization(Record):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgekd.errors import ConfigurationError
 from edgekd.nn.quantized.model import QuantizedModel
 from edgekd.records import Hard, Objective, Quantization, Training
-from edgekd.tasks import Development
+from edgekd.tasks import Development, Split
 from edgekd.train.examples import examples_of, logits_of
-from edgekd.train.loop import Progress, Trained, train
+from edgekd.train.features import TeacherFeatures
+from edgekd.train.loop import Additions, Checkpointing, Progress, Trained, train
 from edgekd.train.objectives import Loss
 
 Shape = tuple[int, int, int]
@@ -38,6 +43,10 @@ def train_model(
     exact_steps: int | None = None,
     before_step: Callable[[int, int], None] | None = None,
     may_keep_start: bool = False,
+    teacher: nn.Module | None = None,
+    feature_cache: Path | None = None,
+    additions: Additions = Additions(),
+    checkpoint: Checkpointing | None = None,
 ) -> Trained:
     """Train a model in place on the training split; the validation split decides when to stop.
 
@@ -55,11 +64,24 @@ def train_model(
         exact_steps: train for just so many steps, whatever the patience: an ablation beside another run.
         before_step: called with (step, planned steps) before each step.
         may_keep_start: the model as it was given may win.
+        teacher: the teacher itself, at the task's own input shape, where a term needs its layers.
+        feature_cache: a directory in which those layers' features are kept, computed once for all students.
+        additions: what a regime adds to the loop.
+        checkpoint: where to keep where the run stands, and go on from.
 
     Raises:
         BuildError: the loss is NaN or infinite.
+        ConfigurationError: outputs of teacher and student of different size, a layer that does not exist.
     """
     loss = Loss(objectives)
+    if loss.needs_teacher and teacher_logits is not None:
+        _require_same_outputs(model, data.validation, shape, teacher_logits, device)
+    if loss.featured and additions.features is None:
+        if teacher is None:
+            kinds = ", ".join(objective.kind for objective in loss.featured)
+            raise ConfigurationError(f"distill.objectives: {kinds} needs the layers of a teacher, and there is none")
+        inputs = torch.from_numpy(np.ascontiguousarray(data.train.inputs))
+        additions = replace(additions, features=TeacherFeatures(teacher, inputs, device, feature_cache))
     if exact_steps is not None:
         schedule = schedule.model_copy(update={"patience": schedule.epochs})
     return train(
@@ -75,7 +97,20 @@ def train_model(
         before_step=before_step,
         max_steps=exact_steps,
         may_keep_start=may_keep_start,
+        additions=additions,
+        checkpoint=checkpoint,
     )
+
+
+def _require_same_outputs(
+    model: nn.Module, split: Split, shape: Shape, teacher_logits: Tensor, device: torch.device
+) -> None:
+    ours = logits_of(model.to(device), examples_of(split, shape).inputs[:1], device).shape[1]
+    if teacher_logits.shape[1] != ours:
+        raise ConfigurationError(
+            f"the teacher has {teacher_logits.shape[1]} outputs and the student {ours}: they must answer the same "
+            "question; bring a teacher of the task's own classes"
+        )
 
 
 def train_quantized(
@@ -94,7 +129,8 @@ def train_quantized(
 
     Ranges are set from calibration batches of the training split, follow the activations, and are frozen after
     `recipe.freeze_fraction` of the steps. The calibrated model itself (post-training quantization) is kept where no
-    epoch is better on the validation split. Arguments as for `train_model`.
+    epoch is better on the validation split. Terms that read layers inside the teacher end with the float student: a
+    fake-quantized one has been rewritten, and its layers are no longer those. Arguments as for `train_model`.
 
     Raises:
         BuildError: the loss is NaN or infinite.
@@ -105,11 +141,12 @@ def train_quantized(
     size = recipe.training.batch_size
     batches = torch.split(order[: recipe.calibration_batches * size], size)
     model.calibrate(inputs[rows].to(device) for rows in batches)
+    outward = [objective for objective in objectives if not objective.needs_features]
     trained = train_model(
         model,
         data,
         shape,
-        objectives,
+        outward or HARD_ONLY,
         recipe.training,
         seed=seed,
         device=device,

@@ -1,25 +1,32 @@
-"""The training loop. There is one: teachers, students, ablations and QAT all run through it."""
+"""The training loop. There is one: teachers, students, ablations, every regime and QAT run through it."""
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgekd.records import Training
+from edgekd.train import checkpoint as checkpoints
+from edgekd.train.averaging import WeightAverage
 from edgekd.train.examples import Examples, correct, logits_of
+from edgekd.train.features import FeatureLink, TeacherFeatures, watching
 from edgekd.train.objectives import Loss, nan_error
 from edgekd.train.objectives.signals import Signals
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
+ChooseRows = Callable[[int, int, torch.Generator], Tensor]
+ChangeInputs = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,31 @@ class Trained:
     history: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Additions:
+    """What a regime adds to the loop; with none of it this is training on examples.
+
+    Args:
+        features: the teacher's layers, for objectives that need them.
+        choose_rows: (epoch, epochs, generator) to the rows of the epoch in their order; all, shuffled, by default.
+        change_inputs: (model, inputs, labels, teacher logits) of a batch to the inputs the student is shown.
+        own_average_teaches: the teacher's logits are those of the run's own averaged weights.
+    """
+
+    features: TeacherFeatures | None = None
+    choose_rows: ChooseRows | None = None
+    change_inputs: ChangeInputs | None = None
+    own_average_teaches: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Where the run keeps where it stands, and how often at most; a run that finds its checkpoint goes on from it."""
+
+    path: Path
+    interval_s: float = 5.0
+
+
 def learning_rate_factor(step: int, total: int, warmup_fraction: float) -> float:
     """Share of the peak learning rate at a step: a linear warm-up, then half a cosine (arXiv:1608.03983) to 1 %."""
     warmup = int(total * warmup_fraction)
@@ -44,37 +76,15 @@ def learning_rate_factor(step: int, total: int, warmup_fraction: float) -> float
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _optimizer(model: nn.Module, schedule: Training) -> torch.optim.Optimizer:
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim <= 1]
+def _optimizer(model: nn.Module, link: FeatureLink | None, schedule: Training) -> torch.optim.Optimizer:
+    parameters = [*model.parameters(), *(link.regressors.parameters() if link else ())]
+    weights = [parameter for parameter in parameters if parameter.requires_grad and parameter.ndim > 1]
+    others = [parameter for parameter in parameters if parameter.requires_grad and parameter.ndim <= 1]
     groups = [
         {"params": weights, "weight_decay": schedule.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=schedule.learning_rate)
-
-
-class _Average:
-    """An exponential moving average of a model's weights and statistics (Polyak and Juditsky 1992).
-
-    The decay starts low, so that the average forgets the random start. With decay 0 it is the model itself.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model) if decay > 0 else model
-        self._decay, self._steps = decay, 0
-        pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
-        self._pairs = [pair for pair in pairs if pair[0].data_ptr() != pair[1].data_ptr()]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        self._steps += 1
-        decay = min(self._decay, self._steps / (self._steps + 9))
-        for mean, value in self._pairs:
-            if mean.dtype.is_floating_point:
-                mean.lerp_(value, 1 - decay)
-            else:
-                mean.copy_(value)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=schedule.learning_rate, fused=True)
 
 
 def train(
@@ -91,6 +101,8 @@ def train(
     before_step: Callable[[int, int], None] | None = None,
     max_steps: int | None = None,
     may_keep_start: bool = False,
+    additions: Additions = Additions(),
+    checkpoint: Checkpointing | None = None,
 ) -> Trained:
     """Train a model in place and leave it in the state of its best epoch by accuracy on the validation split.
 
@@ -110,83 +122,198 @@ def train(
         before_step: called with (step, planned steps) before each step.
         max_steps: an upper bound on the steps.
         may_keep_start: the model as it was given takes part as epoch 0, and wins where training never beats it.
+        additions: what a regime adds.
+        checkpoint: where to keep where the run stands, and go on from.
 
     Raises:
-        BuildError: the loss is NaN or infinite; names the term.
+        BuildError: the loss is NaN or infinite, naming the term; a damaged checkpoint.
+        ConfigurationError: a layer that does not exist; a checkpoint of another run.
     """
     started = time.perf_counter()
-    torch.manual_seed(seed)
-    order = torch.Generator().manual_seed(seed)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch_size = min(schedule.batch_size, len(data))
-    per_epoch = max(1, len(data) // batch_size)
-    planned = per_epoch * schedule.epochs
-    limit = min(planned, max_steps) if max_steps is not None else planned
-    optimizer = _optimizer(model, schedule)
-    average = _Average(model, schedule.ema_decay)
-    step, best, best_epoch, history = 0, -1.0, -1, []
-    state: dict[str, Tensor] = {}
-    if may_keep_start:
-        best, state = _validated(model, validation, device)
-    for epoch in range(schedule.epochs):
-        model.train()
-        shuffled = torch.randperm(len(data), generator=order)[: per_epoch * batch_size]
-        for rows in torch.split(shuffled, batch_size):
-            if step >= limit:
+    run = _Run(model, data, validation, loss, schedule, seed, device, title, max_steps, may_keep_start, additions)
+    if checkpoint is not None:
+        run.resume(checkpoint.path)
+    with run.observed():
+        while not run.finished:
+            run.epoch(before_step)
+            run.validate()
+            if checkpoint is not None:
+                run.keep(checkpoint)
+            on_progress(run.line())
+    model.load_state_dict(run.state)
+    model.eval()
+    wall_s = time.perf_counter() - started
+    return Trained(run.state, run.best, run.best_epoch, len(run.history), run.step, wall_s, tuple(run.history))
+
+
+class _Run:
+    """One run of the loop, and where it stands."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Examples,
+        validation: Examples,
+        loss: Loss,
+        schedule: Training,
+        seed: int,
+        device: torch.device,
+        title: str,
+        max_steps: int | None,
+        may_keep_start: bool,
+        additions: Additions,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.order = torch.Generator().manual_seed(seed)
+        self.model, self.loss, self.schedule, self.device, self.title = model, loss, schedule, device, title
+        self.data, self.validation, self.additions = data, validation, additions
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.batch_size = min(schedule.batch_size, len(data))
+        self.per_epoch = max(1, len(data) // self.batch_size)
+        self.planned = self.per_epoch * schedule.epochs
+        self.limit = min(self.planned, max_steps) if max_steps is not None else self.planned
+        self.average = WeightAverage(model, schedule.ema_decay)
+        self.link: FeatureLink | None = None
+        if loss.featured:
+            assert additions.features is not None, "an objective that needs features was run without a teacher's"
+            self.link = FeatureLink(loss.featured, model, data.inputs[:1].to(device), additions.features)
+        self.optimizer = _optimizer(model, self.link, schedule)
+        self._trainable = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.step, self.best, self.best_epoch = 0, -1.0, -1
+        self.history: list[float] = []
+        self.state: dict[str, Tensor] = {}
+        self._start_stands = may_keep_start
+        self._seen: dict[str, Tensor] = {}
+        self._saved = time.monotonic()
+        self._identity = checkpoints.identity(
+            seed, schedule, tuple(data.inputs.shape), loss.objectives, max_steps, may_keep_start, str(device)
+        )
+        if may_keep_start:
+            self.best, self.state = _validated(model, validation, device)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done or patience is at its end."""
+        epoch = len(self.history)
+        tired = epoch > 0 and epoch - 1 - self.best_epoch >= self.schedule.patience
+        return self.step >= self.limit or epoch >= self.schedule.epochs or tired
+
+    @contextlib.contextmanager
+    def observed(self) -> Iterator[None]:
+        """Watch the student's layers, where an objective needs them."""
+        if self.link is None:
+            yield
+            return
+        with watching(self.model, self.link.student_layers) as self._seen:
+            yield
+
+    def epoch(self, before_step: Callable[[int, int], None] | None) -> None:
+        """One pass over the data, or up to the last step."""
+        self.model.train()
+        epoch, size = len(self.history), self.per_epoch * self.batch_size
+        if self.additions.choose_rows is not None:
+            rows = self.additions.choose_rows(epoch, self.schedule.epochs, self.order)[:size]
+        else:
+            rows = torch.randperm(len(self.data), generator=self.order)[:size]
+        for batch in torch.split(rows, self.batch_size):
+            if self.step >= self.limit:
                 break
             if before_step is not None:
-                before_step(step, planned)
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate * learning_rate_factor(step, planned, schedule.warmup_fraction)
-            _step(
-                model,
-                data,
-                rows,
-                loss,
-                optimizer,
-                schedule.clip_norm,
-                device,
-                f"{title}, epoch {epoch + 1}, step {step}",
-            )
-            average.update()
-            step += 1
-        accuracy, reached = _validated(average.model, validation, device)
-        history.append(accuracy)
-        if accuracy > best if may_keep_start and best_epoch < 0 else accuracy >= best:
-            best, best_epoch, state = accuracy, epoch, reached
-        on_progress(
-            f"{title}: epoch {epoch + 1}/{schedule.epochs}, validation accuracy {accuracy:.4f}, best {best:.4f}"
-        )
-        if step >= limit or epoch - best_epoch >= schedule.patience:
-            break
-    model.load_state_dict(state)
-    model.eval()
-    return Trained(state, best, best_epoch, len(history), step, time.perf_counter() - started, tuple(history))
+                before_step(self.step, self.planned)
+            factor = learning_rate_factor(self.step, self.planned, self.schedule.warmup_fraction)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.schedule.learning_rate * factor
+            self._update(batch)
+            self.average.update()
+            self.step += 1
+
+    def _update(self, rows: Tensor) -> None:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
+            signals = self._signals(rows)
+        value = self.loss(signals, self.step / self.planned)
+        if not torch.isfinite(value):
+            where = f"{self.title}, epoch {len(self.history) + 1}, step {self.step}"
+            raise nan_error(self.loss, signals, where, self.optimizer.param_groups[0]["lr"])
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._trainable, self.schedule.clip_norm)
+        self.optimizer.step()
+
+    @property
+    def _mixed(self) -> bool:
+        # On CPUs without bfloat16 units autocast costs ten times the time; it pays on CUDA only.
+        return self.schedule.mixed_precision and self.device.type == "cuda"
+
+    def _signals(self, rows: Tensor) -> Signals:
+        data, additions = self.data, self.additions
+        inputs = data.inputs[rows].to(self.device).contiguous(memory_format=torch.channels_last)
+        labels = data.labels[rows].to(self.device)
+        teacher = None if data.teacher_logits is None else data.teacher_logits[rows].to(self.device)
+        if additions.own_average_teaches:
+            with torch.no_grad():
+                teacher = self.average.model.eval()(inputs).float()
+        if additions.change_inputs is not None:
+            inputs = additions.change_inputs(self.model, inputs, labels, teacher)
+        student = self.model(inputs).float()
+        features = {} if self.link is None else self.link.features(self._seen, rows)
+        return Signals(student, labels, teacher, features)
+
+    def validate(self) -> None:
+        """Judge the epoch by the validation split, and keep its state where it is the best so far."""
+        accuracy, reached = _validated(self.average.model, self.validation, self.device)
+        self.history.append(accuracy)
+        beats_start = accuracy > self.best if self._start_stands else accuracy >= self.best
+        if beats_start:
+            self.best, self.best_epoch, self.state = accuracy, len(self.history) - 1, reached
+            self._start_stands = False
+
+    def line(self) -> str:
+        """Where the run stands, for people."""
+        epochs = f"epoch {len(self.history)}/{self.schedule.epochs}"
+        return f"{self.title}: {epochs}, validation accuracy {self.history[-1]:.4f}, best {self.best:.4f}"
+
+    def keep(self, where: Checkpointing) -> None:
+        """Write where the run stands, unless that was done a moment ago."""
+        if time.monotonic() - self._saved < where.interval_s and not self.finished:
+            return
+        state: dict[str, Any] = {
+            "identity": self._identity,
+            "model": self.model.state_dict(),
+            "average": self.average.model.state_dict(),
+            "average_steps": self.average.steps,
+            "regressors": self.link.regressors.state_dict() if self.link else {},
+            "optimizer": self.optimizer.state_dict(),
+            "order": self.order.get_state(),
+            "random": torch.get_rng_state(),
+            "step": self.step,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "start_stands": self._start_stands,
+            "state": self.state,
+        }
+        checkpoints.save(where.path, state)
+        self._saved = time.monotonic()
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint, where there is one."""
+        state = checkpoints.load(path, self._identity)
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.average.model.load_state_dict(state["average"])
+        self.average.steps = state["average_steps"]
+        if self.link is not None:
+            self.link.regressors.load_state_dict(state["regressors"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.order.set_state(state["order"])
+        torch.set_rng_state(state["random"])
+        self.step, self.best, self.best_epoch = state["step"], state["best"], state["best_epoch"]
+        self.history, self._start_stands, self.state = list(state["history"]), state["start_stands"], state["state"]
+        logger.info("%s: goes on after epoch %d from %s", self.title, len(self.history), path)
 
 
 def _validated(model: nn.Module, validation: Examples, device: torch.device) -> tuple[float, dict[str, Tensor]]:
     """Accuracy on the validation split, and a copy of the state that has it."""
     accuracy = float(correct(logits_of(model, validation.inputs, device), validation.labels).float().mean())
     return accuracy, {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-
-
-def _step(
-    model: nn.Module,
-    data: Examples,
-    rows: Tensor,
-    loss: Loss,
-    optimizer: torch.optim.Optimizer,
-    clip_norm: float,
-    device: torch.device,
-    where: str,
-) -> None:
-    inputs = data.inputs[rows].to(device).contiguous(memory_format=torch.channels_last)
-    teacher = None if data.teacher_logits is None else data.teacher_logits[rows].to(device)
-    signals = Signals(model(inputs), data.labels[rows].to(device), teacher)
-    value = loss(signals)
-    if not torch.isfinite(value):
-        raise nan_error(loss, signals, where, optimizer.param_groups[0]["lr"])
-    optimizer.zero_grad(set_to_none=True)
-    value.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-    optimizer.step()
