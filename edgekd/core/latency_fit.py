@@ -1,6 +1,6 @@
 """Learns what models cost on one board from few measured ones: twenty or thirty.
 
-Two views of a cost, both positive everywhere, are averaged in the logarithm:
+Views of a cost, each positive everywhere, are averaged in the logarithm:
 
 - Additive: the cost is a sum of non-negative shares, one for each feature and one for its square root (parallel work
   and caches make cost grow slower than work). Fitted to relative errors by robust non-negative least squares, averaged
@@ -13,20 +13,23 @@ none where the remainder is noise. The whole is therefore monotone only where th
 gives the monotone part alone. The choices were made on the Raspberry Pi 3 and Jetson Orin figures of
 benchmarks/data; see benchmarks/latency_model/.
 
-The interval is multiplicative, from the logarithms of leave-one-out errors (jackknife+: Barber et al. 2021,
-arXiv:1905.02928), or of leave-one-group-out errors where new models come from groups that were not measured.
+The interval is multiplicative, around the whole fit, as wide as the conformal quantile of leave-one-out errors in the
+logarithm (the jackknife: Barber et al. 2021, arXiv:1905.02928, section 1), or of leave-one-group-out errors where new
+models come from groups that were not measured. Its coverage is not proven but measured: benchmarks/latency_model/.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgekd.core.latency_model import COST_OF
 from edgekd.core.nonnegative import Array, nonnegative_least_squares
+from edgekd.records import LatencyModel, OperatorCost
 
 Predictor = Callable[[Array], Array]
 
@@ -103,13 +106,64 @@ def conformal_half_width(log_errors: Array, confidence: float) -> float:
 
 
 def averaged(features: Array, costs: Array) -> Predictor:
-    """Both views, averaged in the logarithm."""
+    """All views, averaged in the logarithm."""
     views = (
         (ADDITIVE_WEIGHT, corrected(additive(features, costs), features, costs)),
         (SHARE_WEIGHT, smooth(equal_shares(features, costs), features, costs)),
         (POWER_WEIGHT, smooth(power_law(features, costs), features, costs)),
     )
     return lambda new: np.exp(sum(weight * np.log(view(new)) for weight, view in views))
+
+
+def fit_latency_model(
+    rows: Sequence[Mapping[str, float]], latencies_ms: Sequence[float], about: LatencyModel, confidence: float = 0.9
+) -> LatencyModel:
+    """The additive view without square roots, as a record that a profile keeps.
+
+    Args:
+        rows: cost features by name of each measured model (see `edgekd.core.operators.features`).
+        latencies_ms: the median latency of each.
+        about: whose figures they are (runtime, scheme, threads, provenance, source); its fitted fields are replaced.
+        confidence: share of new models that the interval is to hold.
+
+    Returns:
+        `about` with overhead, costs, hull, half width, samples and leave-one-out error of this fit.
+
+    Raises:
+        ValueError: fewer than 4 models.
+    """
+    if len(rows) < 4 or len(rows) != len(latencies_ms):
+        raise ValueError(f"needs at least 4 measured models and one latency each, got {len(rows)}, {len(latencies_ms)}")
+    names = sorted({name for row in rows for name, amount in row.items() if amount > 0})
+    features = np.array([[row.get(name, 0.0) for name in names] for row in rows])
+    latencies = np.asarray(latencies_ms, float)
+
+    def shares(features: Array, costs: Array) -> Array:
+        return additive_shares(np.column_stack([np.ones(len(features)), features]), costs)
+
+    def learn(features: Array, costs: Array) -> Predictor:
+        fitted, floor = shares(features, costs), 1e-3 * float(costs.min())
+        return lambda new: np.maximum(fitted[0] + new @ fitted[1:], floor)
+
+    fitted = shares(features, latencies)
+    held_out = held_out_log_errors(learn, features, latencies)
+    costs: dict[str, dict[str, float]] = {}
+    for name, share in zip(names, fitted[1:], strict=True):
+        quantity, _, kind = name.partition(".")
+        costs.setdefault(kind, {})[COST_OF[quantity]] = float(share)
+    return about.model_copy(
+        update={
+            "overhead_ms": float(fitted[0]),
+            "costs": {kind: OperatorCost(**cost) for kind, cost in costs.items()},
+            "hull": {
+                name: (float(column.min()), float(column.max())) for name, column in zip(names, features.T, strict=True)
+            },
+            "half_width": conformal_half_width(held_out, confidence),
+            "confidence": confidence,
+            "samples": len(latencies),
+            "held_out_mape_percent": float(np.abs(np.exp(-held_out) - 1).mean() * 100),
+        }
+    )
 
 
 def additive(features: Array, costs: Array) -> Predictor:

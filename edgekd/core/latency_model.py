@@ -17,7 +17,8 @@ from edgekd.records import Estimate, LatencyModel
 UNSEEN_KIND_FOLDS = 2.0
 """A kind of work that none of the fitted models held counts as this many e-folds outside the hull."""
 
-_COST_OF = {"macs": "ms_per_mmac", "bytes": "ms_per_mbyte", "count": "ms_per_op"}
+COST_OF = {"macs": "ms_per_mmac", "bytes": "ms_per_mbyte", "count": "ms_per_op"}
+"""The field of `OperatorCost` that each cost feature's quantity is multiplied by."""
 
 
 def predict(model: LatencyModel, operators: OperatorList) -> Estimate:
@@ -46,7 +47,7 @@ def predict_features(model: LatencyModel, values: Mapping[str, float]) -> Estima
                 f"latency model ({model.runtime}, {model.scheme}): no cost for operators of kind '{kind}'; "
                 f"add [latency_models.costs] {kind} to the profile, or calibrate"
             )
-        value += amount * float(getattr(cost, _COST_OF[quantity]))
+        value += amount * float(getattr(cost, COST_OF[quantity]))
     half = model.half_width + model.widening * folds_outside_hull(model, values)
     low, high = value * math.exp(-half), value * math.exp(half)
     source = f"latency model: {model.provenance}, {model.runtime_version}, {model.source}"
