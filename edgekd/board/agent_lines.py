@@ -54,6 +54,7 @@ class FactsLine(Record):
     affinity: Annotated[tuple[Count, ...], Field(max_length=4096)]
     pointer_bits: Literal[32, 64]
     unix_time_s: Annotated[float, Field(allow_inf_nan=False)]
+    power_sensors: Annotated[tuple[Word, ...], Field(max_length=1024)]
     state: RawState
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from edgekd.board.agent_lines import FactsLine, RawState
@@ -21,6 +22,9 @@ from edgekd.core.board_output import (
     printable,
 )
 from edgekd.records import DeviceProfile, ThrottleSample
+
+# Above this share of its cores, the load of others is worth a note.
+BUSY_SHARE = 0.5
 
 
 def parse_state(raw: RawState) -> dict[str, Any]:
@@ -57,6 +61,7 @@ def parse_facts(line: FactsLine) -> dict[str, Any]:
         "available_bytes": memory.get("MemAvailable"),
         "swap_used_bytes": memory.get("SwapTotal", 0) - memory.get("SwapFree", 0),
         "unix_time_s": line.unix_time_s,
+        "power_sensors": [printable(name, 250) for name in line.power_sensors],
         **parse_state(line.state),
     }
 
@@ -84,6 +89,32 @@ def throttle_sample(raw: RawState, before: RawState, at_s: float) -> ThrottleSam
         clock_mhz=max(state["clocks_mhz"].values(), default=None),
         throttled=throttled,
     )
+
+
+def state_notes(before: dict[str, Any], after: dict[str, Any], states: Sequence[ThrottleSample]) -> tuple[str, ...]:
+    """What of the board's state a reader of the figures must know, in words.
+
+    Args:
+        before: what `parse_facts` gave before the passes.
+        after: the same after them.
+        states: the states during the timed pass.
+    """
+    notes = []
+    if any(state.throttled for state in states):
+        notes.append("the board throttled during the timed pass: these are not burst figures")
+    load = before["load_average"]
+    if load and load[0] > BUSY_SHARE * max(before["cpus"], 1):
+        notes.append(
+            f"other work kept the board busy: load average {load[0]:.2f} on {before['cpus']} cores at the start"
+        )
+    if after["swap_used_bytes"] > before["swap_used_bytes"]:
+        grown = (after["swap_used_bytes"] - before["swap_used_bytes"]) / 2**20
+        notes.append(f"the board swapped meanwhile ({grown:.0f} MiB)")
+    if before["governors"] != after["governors"]:
+        notes.append("the frequency governor changed meanwhile")
+    if before["power_sensors"]:
+        notes.append(f"power was not measured, though sensors are there: {', '.join(before['power_sensors'])}")
+    return tuple(notes)
 
 
 def matches_profile(facts: dict[str, Any], session: Session, profile: DeviceProfile) -> tuple[bool, str]:

@@ -18,7 +18,7 @@ from edgekd.board.agent_lines import (
     MemoryLine,
     PredictionsLine,
 )
-from edgekd.board.facts import matches_profile, parse_facts, throttle_sample
+from edgekd.board.facts import matches_profile, parse_facts, state_notes, throttle_sample
 from edgekd.board.provision import RuntimeEnvironment
 from edgekd.board.session import Session
 from edgekd.board.timed_pass import START_ALLOWANCE_S, Progress, TimedPass, Undecided, timed_pass
@@ -127,7 +127,7 @@ def _record(
 ) -> Measurement:
     timed, accuracy = evidence.timed, evidence.accuracy
     assert timed.warm is not None and timed.loaded is not None
-    facts = parse_facts(evidence.before)
+    facts, facts_after = parse_facts(evidence.before), parse_facts(evidence.after)
     matched, reason = matches_profile(facts, session, profile) if profile else (False, "no profile was given")
     origin_ns = timed.starts_ns[0]
     samples_ms = tuple(duration / 1e6 for duration in timed.durations_ns)
@@ -164,9 +164,10 @@ def _record(
         throttled=_any_throttled(states),
         facts={
             "before": facts,
-            "after": parse_facts(evidence.after),
+            "after": facts_after,
             "method": _method(environment, timed, accuracy),
         },
+        notes=state_notes(facts, facts_after, states),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from edgekd.errors import BoardError
 
-POLL_S = 0.5
+POLL_S = 0.2
 STDERR_LIMIT_BYTES = 2**20
 END_WAIT_S = 10.0
 

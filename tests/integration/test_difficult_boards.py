@@ -179,13 +179,11 @@ def test_what_an_interrupted_transfer_left_goes_at_the_next(tmp_path, monkeypatc
         "[" * 200_000,
     ],
 )
-def test_a_hostile_board_is_refused_and_never_printed_raw(make_sshd, tmp_path, tools, monkeypatch, said):
-    hide_system_python(monkeypatch)
-    fake = f"#!/bin/sh\nprintf '%b\\n' '{said}'\nsleep 5\n"
-    script(Path(tools, "python3"), fake)
-    server = make_sshd({"PATH": tools})
-    with open_session(server.board) as session, pytest.raises(BoardError, match="not one of its records") as caught:
-        read_facts(session, f"{tools}/python3")
+def test_a_hostile_board_is_refused_and_never_printed_raw(tmp_path, monkeypatch, said):
+    monkeypatch.setenv("EDGEKD_BOARD_HOME", str(tmp_path / "home"))
+    script(tmp_path / "python3", f"#!/bin/sh\nprintf '%b\\n' '{said}'\nsleep 5\n")
+    with open_session("local") as session, pytest.raises(BoardError, match="not one of its records") as caught:
+        read_facts(session, str(tmp_path / "python3"))
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 1000
 
@@ -211,6 +209,11 @@ def test_a_fake_sysfs_is_measured(tmp_path, monkeypatch):
         "firmware/devicetree/base/model": "Raspberry Pi 4 Model B Rev 1.4\0",
         "class/thermal/thermal_zone0/type": "cpu-thermal\n",
         "class/thermal/thermal_zone0/temp": "48312\n",
+        "class/hwmon/hwmon3/name": "ina3221\n",
+        "class/hwmon/hwmon3/in1_label": "VDD_IN\n",
+        "class/hwmon/hwmon3/curr1_input": "950\n",
+        "class/powercap/intel-rapl:0/name": "package-0\n",
+        "class/powercap/intel-rapl:0/energy_uj": "123456\n",
         "devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1500000\n",
         "devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance\n",
     }
@@ -231,4 +234,8 @@ def test_a_fake_sysfs_is_measured(tmp_path, monkeypatch):
     assert result.throttled is True
     assert {(state.temperature_c, state.clock_mhz) for state in result.states} == {(48.312, 1500.0)}
     assert result.facts["before"]["governors"] == {"cpu0": "performance"}
+    assert result.facts["before"]["power_sensors"] == ["ina3221 VDD_IN", "rapl package-0"]
+    assert result.power is None
+    assert any("throttled" in note for note in result.notes)
+    assert any("power was not measured" in note and "VDD_IN" in note for note in result.notes)
     assert result.facts["method"]["sysfs_root"] == str(tree)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import venv
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,22 @@ from edgekd.errors import BoardError
 pytestmark = pytest.mark.slow
 
 
+def bare_environment(python: str, where: Path) -> Path:
+    """A directory with a python3 that has no packages."""
+    subprocess.run([python, "-m", "venv", "--without-pip", str(where)], check=True)
+    return where / "bin"
+
+
 @pytest.fixture(scope="module")
 def bare_python(tmp_path_factory):
-    """A directory with a python3 that has no packages."""
-    where = tmp_path_factory.mktemp("bare")
-    venv.create(where, with_pip=False)
-    return where / "bin"
+    return bare_environment(sys.executable, tmp_path_factory.mktemp("bare"))
+
+
+def oldest_python() -> str | None:
+    """A real Python 3.9, the oldest that the agent promises to run on."""
+    found = shutil.which("python3.9")
+    usable = found and not subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode
+    return found if usable else None
 
 
 @pytest.fixture
@@ -85,3 +95,20 @@ def test_wheels_of_an_aarch64_board_are_resolved_here(wheel_cache):
 def test_no_wheel_for_such_a_board(wheel_cache):
     with pytest.raises(BoardError, match=r"no wheels of ai-edge-litert.*Python 3\.9 on aarch64 with glibc 2\.17"):
         cached_bundle("tflite", WheelTarget("aarch64", (2, 17), (3, 9)))
+
+
+@pytest.mark.parametrize(("runtime", "name"), [("tflite", "tiny_int8.tflite"), ("onnx", "tiny_int8.onnx")])
+def test_the_agent_runs_on_python_3_9(tmp_path, wheel_cache, monkeypatch, runtime, name):
+    python = oldest_python()
+    if python is None:
+        pytest.skip("no python3.9 on this machine")
+    path = FIXTURES / name
+    monkeypatch.setenv("EDGEKD_BOARD_HOME", str(tmp_path / "home"))
+    with open_session("local") as session:
+        monkeypatch.setattr(session, "preferred_python", str(bare_environment(python, tmp_path / "bare") / "python3"))
+        environment = provision(session, runtime)
+        assert environment.site is not None
+        folder = deploy_files(session, {name: path}, "r")
+        result = measure(session, environment, board_model(folder, path), short_plan(runtime))
+    assert result.facts["before"]["python"].startswith("3.9.")
+    assert result.samples_ms

@@ -66,6 +66,19 @@ def read_state(sysfs: Path) -> dict[str, Any]:
     }
 
 
+def power_sensors(sysfs: Path) -> list[str]:
+    """Names of the sensors from which power could be read."""
+    found = []
+    for directory in sorted(sysfs.glob("class/hwmon/hwmon*"))[:ENTRY_LIMIT]:
+        if any(directory.glob("power*_input")) or any(directory.glob("curr*_input")):
+            labels = sorted((read_text(label, 64) or "").strip() for label in directory.glob("in*_label"))
+            found.append(" ".join([(read_text(directory / "name", 64) or directory.name).strip(), *labels])[:250])
+    for directory in sorted(sysfs.glob("class/powercap/*"))[:ENTRY_LIMIT]:
+        if read_text(directory / "energy_uj", 64) is not None:
+            found.append(f"rapl {(read_text(directory / 'name', 64) or directory.name).strip()}")
+    return found
+
+
 def read_facts(sysfs: Path) -> dict[str, Any]:
     """What stays the same while a run goes on, and the state beside it."""
     system = os.uname()
@@ -84,5 +97,6 @@ def read_facts(sysfs: Path) -> dict[str, Any]:
         "affinity": sorted(os.sched_getaffinity(0)),
         "pointer_bits": 64 if sys.maxsize > 2**32 else 32,
         "unix_time_s": time.time(),
+        "power_sensors": power_sensors(sysfs),
         "state": read_state(sysfs),
     }
