@@ -4,6 +4,8 @@ Images are (1, 28, 28) with 10 classes, signals (6, 128) or (6, 1, 128) with 7. 
 its input shape.
 """
 
+# ruff: noqa: D102 - every forward is what its class says
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -20,7 +22,12 @@ Activation = Callable[[], nn.Module]
 
 
 def conv_bn(
-    channels: int, width: int, kernel: int = 3, stride: int = 1, groups: int = 1, activation: Activation | None = nn.ReLU
+    channels: int,
+    width: int,
+    kernel: int = 3,
+    stride: int = 1,
+    groups: int = 1,
+    activation: Activation | None = nn.ReLU,
 ) -> nn.Sequential:
     layers: list[nn.Module] = [
         nn.Conv2d(channels, width, kernel, stride, kernel // 2, groups=groups, bias=False),

@@ -296,13 +296,18 @@ def _unfused_activations(case: _Case) -> Iterator[Finding]:
         return
     producers, readers = case.graph.producers(), case.graph.readers()
     for entry in case.computing:
-        if entry.node.op not in _ACTIVATIONS:
+        if entry.node.op not in _ACTIVATIONS or _clips_integers(case.graph, entry.node):
             continue
         producer = producers.get(entry.node.inputs[0])
         while producer is not None and producer.op in ("QuantizeLinear", "DequantizeLinear"):
             producer = producers.get(producer.inputs[0])
         if producer is not None and producer.op in _FUSES_ACTIVATION and len(readers[producer.outputs[0]]) == 1:
             yield Finding(node=entry.node.name, problem=f"{entry.node.op} is not fused into {producer.name}")
+
+
+def _clips_integers(graph: Graph, node: GraphNode) -> bool:
+    """Whether an ONNX activation clips integers, behind its operator's quantize node, which onnxruntime can fuse."""
+    return graph.format == "onnx" and graph.tensors[node.inputs[0]].dtype in ("uint8", "int8")
 
 
 _RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (

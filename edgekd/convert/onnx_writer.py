@@ -14,7 +14,7 @@ import numpy as np
 from edgekd.convert.extras import fit_module
 from edgekd.convert.graph import METADATA_NAME, claims
 from edgekd.errors import BuildError
-from edgekd.nn.quantized.network import CEILINGS, Array, Grid, Layer, Network
+from edgekd.nn.quantized.network import CEILINGS, Activation, Array, Grid, Layer, Network
 
 INPUT_NAME, OUTPUT_NAME = "input", "logits"
 OPSET = 17
@@ -50,7 +50,8 @@ class Writer:
         from edgekd.convert.onnx_emitters import EMITTERS
 
         network = self.network
-        self.publish(network.input, INPUT_NAME)
+        grid = network.tensors[network.input].grid
+        self.values[network.input] = self.on_grid(INPUT_NAME, network.input, grid) if grid else INPUT_NAME
         for layer in network.layers:
             emitter = EMITTERS.get(layer.kind)
             if emitter is None:
@@ -58,21 +59,28 @@ class Writer:
             emitter(self, layer)
         return self._pack()
 
-    def publish(self, tensor: str, value: str) -> None:
-        """Put the float `value` on the tensor's grid, for its readers."""
-        grid = self.network.tensors[tensor].grid
-        self.values[tensor] = self.on_grid(value, tensor, grid) if grid else value
+    def on_grid(self, value: str, name: str, grid: Grid, activation: Activation = "none") -> str:
+        """A quantize and a dequantize node behind `value`; the readers of the result are fused with them.
 
-    def on_grid(self, value: str, name: str, grid: Grid) -> str:
-        """A quantize and a dequantize node behind `value`; the readers of the result are fused with them."""
-        quantized, result = f"{name}/q", f"{name}/dq"
-        if name == self.network.output:
-            result = OUTPUT_NAME
-        for kind, source, target in (("QuantizeLinear", value, quantized), ("DequantizeLinear", quantized, result)):
-            scale = self.constant(f"{target}/scale", np.array(grid.scale, np.float32))
-            zero_point = self.constant(f"{target}/zero_point", np.array(grid.zero_point + 128, np.uint8))
-            self.node(kind, [source, scale, zero_point], target)
-        return result
+        An activation that saturation does not imply is clipped between the two, as an integer: in front of them
+        it would keep the operator before it from being fused.
+        """
+        quantized, result = f"{name}/q", OUTPUT_NAME if name == self.network.output else f"{name}/dq"
+        self._boundary("QuantizeLinear", value, quantized, grid)
+        if activation != "none":
+            low = grid.zero_point + 128
+            high = min(255, low + round(CEILINGS.get(activation, 256 * grid.scale) / grid.scale))
+            limits = [
+                self.constant(f"{name}/{side}", np.array(limit, np.uint8))
+                for side, limit in (("low", low), ("high", high))
+            ]
+            quantized = self.node("Clip", [quantized, *limits], f"{name}/clipped")
+        return self._boundary("DequantizeLinear", quantized, result, grid)
+
+    def _boundary(self, kind: str, source: str, target: str, grid: Grid) -> str:
+        scale = self.constant(f"{target}/scale", np.array(grid.scale, np.float32))
+        zero_point = self.constant(f"{target}/zero_point", np.array(grid.zero_point + 128, np.uint8))
+        return self.node(kind, [source, scale, zero_point], target)
 
     def between(self, value: str, name: str, grid: Grid | None) -> str:
         """A value between two nodes of one layer, on its grid where there is one."""
@@ -110,11 +118,15 @@ class Writer:
     def finish_layer(self, layer: Layer, value: str) -> None:
         """Apply the layer's activation, unless its grid already clips there, and publish its output."""
         grid = self.network.tensors[layer.output].grid
-        if layer.activation != "none" and not (grid and clips(grid, layer.activation)):
+        if grid is not None:
+            clipped = layer.activation != "none" and not clips(grid, layer.activation)
+            self.values[layer.output] = self.on_grid(value, layer.output, grid, layer.activation if clipped else "none")
+            return
+        if layer.activation != "none":
             value = self._activation(layer, value)
-        if grid is None and layer.output == self.network.output:
+        if layer.output == self.network.output:
             self.nodes[-1].output[0] = value = OUTPUT_NAME
-        self.publish(layer.output, value)
+        self.values[layer.output] = value
 
     def _activation(self, layer: Layer, value: str) -> str:
         if layer.activation == "relu":

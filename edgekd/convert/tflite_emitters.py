@@ -20,10 +20,13 @@ def _same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[i
     return total // 2, total - total // 2
 
 
-def _padded(writer: Writer, layer: Layer, kernel: tuple[int, int], never_wins: bool = False) -> tuple[int, int]:
+def _padded(
+    writer: Writer, layer: Layer, kernel: tuple[int, int], never_wins: bool = False, counts: bool = False
+) -> tuple[int, int]:
     """Index of the window's input and the padding's code; an explicit PAD where neither SAME nor VALID fits.
 
-    The padding is zeros, or with `never_wins` the least value there is, for maxima.
+    The padding is zeros, or with `never_wins` the least value there is, for maxima. `counts`: SAME does not fit,
+    because it leaves padding out of a mean.
     """
     (source,) = layer.inputs
     tensor, padding = writer.network.tensors[source], layer.attributes["padding"]
@@ -33,7 +36,7 @@ def _padded(writer: Writer, layer: Layer, kernel: tuple[int, int], never_wins: b
         same += _same_padding(tensor.shape[2 + axis], kernel[axis], stride, dilation)
     if not any(padding):
         return writer.index[source], writer.schema.Padding.VALID
-    if tuple(padding) == tuple(same):
+    if tuple(padding) == tuple(same) and not counts:
         return writer.index[source], writer.schema.Padding.SAME
     top, bottom, left, right = padding
     _, channels, height, width = tensor.shape
@@ -106,7 +109,8 @@ def _pool(code: str) -> Callable[[Writer, Layer], None]:
         options = writer.schema.Pool2DOptionsT()
         options.filterHeight, options.filterWidth = layer.attributes["kernel"]
         options.strideH, options.strideW = layer.attributes["stride"]
-        source, options.padding = _padded(writer, layer, layer.attributes["kernel"], code == "MAX_POOL_2D")
+        maxima = code == "MAX_POOL_2D"
+        source, options.padding = _padded(writer, layer, layer.attributes["kernel"], maxima, counts=not maxima)
         writer.operator(code, (1, 2), [source], writer.output(layer), options)
 
     return emit

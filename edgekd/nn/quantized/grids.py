@@ -23,7 +23,8 @@ def shared_grids(trace: Trace) -> list[SharedGrid]:
     """The grids of a trace's tensors, the input's first.
 
     Values that are only moved or averaged stay on their input's grid. A concatenation puts its inputs on one
-    grid where they all end in the same activation; otherwise it has its own and rescales those that differ.
+    grid: rescaling them would cost an operator, and XNNPACK's is inexact. Where they end in different activations
+    saturation cannot stand for any of them. Only inputs whose kernel dictates a grid are rescaled.
     """
     first = SharedGrid("none", members=[trace.input], tensors=[trace.input])
     grids, of = [first], {trace.input: first}
@@ -35,9 +36,9 @@ def shared_grids(trace: Trace) -> list[SharedGrid]:
             sources[0].tensors.append(operation.name)
             continue
         own = SharedGrid(operation.activation, kind.fixed_grid)
-        alike = all(source.activation == sources[0].activation and source.fixed is None for source in sources)
-        if kind.grid_rule == "join" and alike:
-            own.activation = sources[0].activation
+        if kind.grid_rule == "join" and all(source.fixed is None for source in sources):
+            activations = {source.activation for source in sources}
+            own.activation = sources[0].activation if len(activations) == 1 else "none"
             for source in {id(source): source for source in sources}.values():
                 own.members += source.members
                 own.tensors += source.tensors

@@ -168,12 +168,10 @@ class QuantizedModel(nn.Module):
             layers.append(
                 Layer(
                     name=f"{step.key}:{step.place}",
-                    kind=layer.kind,
                     inputs=step.inputs,
                     output=step.key,
                     activation=layer.activation,
-                    attributes=dict(layer.attributes),
-                    **layer.constants([self._scale(name) for name in step.inputs]),
+                    **layer.describe([self._scale(name) for name in step.inputs]),
                 )
             )
         return Network(self.scheme, tensors, tuple(layers), INPUT, self._output)

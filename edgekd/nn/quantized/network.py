@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -75,6 +75,11 @@ class Network:
         return sum(
             constant.size for layer in self.layers for constant in (layer.weight, layer.bias) if constant is not None
         )
+
+    def until(self, tensor: str) -> Network:
+        """The network cut off behind `tensor`, which becomes its output."""
+        position = next(index for index, layer in enumerate(self.layers) if layer.output == tensor)
+        return replace(self, layers=self.layers[: position + 1], output=tensor)
 
     def output_scale(self) -> float:
         """Step of the output's grid, the LSB of parity figures; 1 where the output is float."""

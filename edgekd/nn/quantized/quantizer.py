@@ -73,6 +73,9 @@ class ActivationQuantizer(nn.Module):
         if self.activation in CEILINGS:
             high = high.clamp(max=CEILINGS[self.activation])
         scale = ((high - low) / (INT8_MAX - INT8_MIN)).clamp(min=_SMALLEST_RANGE)
+        # Sixteen bits, so that the scale times a pool's size has no rounding error, by which onnxruntime breaks ties.
+        mantissa, exponent = torch.frexp(scale)
+        scale = torch.ldexp(torch.floor(mantissa * 65536) / 65536, exponent)
         self.scale.copy_(scale)
         # Even, because XNNPACK rounds a mean's ties to even after adding the zero point and onnxruntime before.
         zero_point = 2 * torch.round((INT8_MIN - low / scale) / 2)

@@ -111,7 +111,8 @@ def _adaptive_average_pool(call: Call) -> Operation:
     if height % wanted[0] or width % wanted[1]:
         raise call.error(f"output size {wanted} must divide the input's {(height, width)}")
     kernel = (height // wanted[0], width // wanted[1])
-    attributes = {"kernel": kernel, "stride": kernel, "padding": (0, 0, 0, 0)}
+    channels = shape_of(call.node)[1]
+    attributes = {"kernel": kernel, "stride": kernel, "padding": (0, 0, 0, 0), "channels": channels}
     return call.operation("average_pool", "self", attributes=attributes)
 
 
@@ -137,7 +138,7 @@ def _max_pool(call: Call) -> Operation:
 
 
 def _average_pool(call: Call) -> Operation:
-    attributes = _window(call)
+    attributes = {**_window(call), "channels": shape_of(call.node)[1]}
     if any(attributes["padding"]) and (not call["count_include_pad"] or call["ceil_mode"]):
         raise call.error("padding that is not counted in the mean is not supported")
     if "divisor_override" in call._values and call["divisor_override"] is not None:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
-from edgekd.nn.quantized.network import Activation, Array, Grid
+from edgekd.nn.quantized.network import Activation, Grid
 
 Scales = Sequence[Tensor | None]
 GridRule = Literal["own", "input", "join"]
 """`own`: the output has a grid of its own. `input`: it lies on the input's, because values are moved or averaged
-and none is made. `join`: all inputs and the output share one where their activations allow it."""
+and none is made. `join`: all inputs and the output share one."""
 _ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6, "relu1": lambda values: torch.clamp(values, 0.0, 1.0)}
 
 
@@ -48,6 +48,6 @@ class QuantizedLayer(nn.Module):
         """The operator without its activation."""
         raise NotImplementedError
 
-    def constants(self, scales: Scales) -> dict[str, Array]:
-        """Weights and biases as they will be stored: fields of `network.Layer`."""
-        return {}
+    def describe(self, scales: Scales) -> dict[str, Any]:
+        """The layer as it will be stored: `kind`, `attributes` and constants of `network.Layer`."""
+        return {"kind": self.kind, "attributes": dict(self.attributes)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
@@ -34,7 +36,7 @@ class GlobalAveragePool(QuantizedLayer):
 class AveragePool(QuantizedLayer):
     """Mean over windows of `kernel` (height, width) every `stride`, zeros of `padding` counted in.
 
-    `padding` is (top, bottom, left, right).
+    `padding` is (top, bottom, left, right); `channels` is C.
     """
 
     kind = "average_pool"
@@ -49,6 +51,27 @@ class AveragePool(QuantizedLayer):
             return F.avg_pool2d(padded, self.attributes["kernel"], self.attributes["stride"])
 
         return _mean_of_steps(mean, inputs[0], scales[0])
+
+    def describe(self, scales: Scales) -> dict[str, Any]:
+        """Where quantized, a depthwise convolution: the runtimes' own means round ties differently, this one alike.
+
+        All weights are 64 on the scale 1 / (64 window), so that a mean of 4, 8 or 16 is computed without any error.
+        """
+        if scales[0] is None:
+            return super().describe(scales)
+        channels, (height, width) = self.attributes["channels"], self.attributes["kernel"]
+        return {
+            "kind": "conv",
+            "attributes": {
+                "stride": self.attributes["stride"],
+                "padding": self.attributes["padding"],
+                "dilation": (1, 1),
+                "groups": channels,
+            },
+            "weight": np.full((channels, 1, height, width), 64, np.int8),
+            "weight_scale": np.full(channels, 1.0 / (64 * height * width), np.float32),
+            "bias": np.zeros(channels, np.int32),
+        }
 
 
 class MaxPool(QuantizedLayer):

@@ -31,8 +31,11 @@ class WeightedLayer(QuantizedLayer):
         weight = quantize_weight(self.weight, scale)
         return weight, self.bias if input_scale is None else quantize_bias(self.bias, scale * input_scale)
 
-    def constants(self, scales: Scales) -> dict[str, Array]:
-        """Weight and bias as stored: int8 with scales and int32 where quantized, else float32."""
+    def describe(self, scales: Scales) -> dict[str, Any]:
+        """The layer with its weight and bias: int8 with scales and int32 where quantized, else float32."""
+        return {**super().describe(scales), **self._constants(scales)}
+
+    def _constants(self, scales: Scales) -> dict[str, Array]:
         weight, bias = self.weight.detach(), self.bias.detach()
         if not self.quantized:
             return {"weight": weight.cpu().numpy().copy(), "bias": bias.cpu().numpy().copy()}
