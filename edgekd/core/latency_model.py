@@ -45,7 +45,7 @@ def predict_features(model: LatencyModel, values: Mapping[str, float]) -> Estima
         if cost is None:
             raise ConfigurationError(
                 f"latency model ({model.runtime}, {model.scheme}): no cost for operators of kind '{kind}'; "
-                f"add [latency_models.costs] {kind} to the profile, or calibrate"
+                f"add it to [latency_models.costs] in the profile"
             )
         value += amount * float(getattr(cost, COST_OF[quantity]))
     half = model.half_width + model.widening * folds_outside_hull(model, values)
