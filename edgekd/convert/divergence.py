@@ -6,51 +6,79 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from edgekd.convert.extras import fit_module
 from edgekd.convert.inference import Kernels, run_model
 from edgekd.convert.isolated import write_network
 from edgekd.nn.quantized.network import Array, Layer, Network
 
-Form = Literal["tflite", "tflite reference", "onnx exact", "onnx deployed"]
-_FORMS: dict[Form, tuple[str, Kernels]] = {
+if TYPE_CHECKING:
+    from edgekd.nn.quantized.model import QuantizedModel
+
+Form = Literal["torch", "tflite", "tflite reference", "onnx", "onnx deployed"]
+"""`torch` is the fake-quantized model, `onnx` onnxruntime in exact mode, `tflite` LiteRT with XNNPACK."""
+_FILES: dict[str, tuple[str, Kernels]] = {
     "tflite": ("cut.tflite", "deployed"),
     "tflite reference": ("cut.tflite", "reference"),
-    "onnx exact": ("cut.onnx", "exact"),
+    "onnx": ("cut.onnx", "exact"),
     "onnx deployed": ("cut.onnx", "deployed"),
 }
 _SUDDEN_DROP = 0.01
 """A layer is where two forms part when it alone costs this share of identical values."""
+_MANY_SATURATED = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class LayerDifference:
-    """How far two forms are apart behind one layer: share of identical values, distances in the layer's own steps."""
+    """How far two forms are apart behind one layer: share of identical values, distances in the layer's own steps.
+
+    `low` and `high` are the ends of the layer's grid; `saturated` is the share of the first form's values there.
+    """
 
     layer: str
     kind: str
     identical: float
     max_abs_steps: int
     mean_steps: float
-    scale: float
+    low: float
+    high: float
     saturated: float
-    """Share of values at an end of the grid, in the first form."""
+
+    def describe(self) -> str:
+        """The layer, its range, how far the forms are apart, and what that looks like."""
+        if self.max_abs_steps <= 1:
+            cause = "rounding of ties"
+        elif self.saturated > _MANY_SATURATED:
+            cause = f"{self.saturated:.0%} of its values saturate"
+        else:
+            cause = "another arithmetic in the kernel"
+        return (
+            f"{self.layer} ({self.kind}, range {self.low:.3g} to {self.high:.3g}): {self.identical:.1%} identical, "
+            f"up to {self.max_abs_steps} steps apart; suspected: {cause}"
+        )
 
 
-def layer_differences(network: Network, inputs: Array, first: Form, second: Form) -> Iterator[LayerDifference]:
+def layer_differences(model: QuantizedModel, inputs: Array, first: Form, second: Form) -> Iterator[LayerDifference]:
     """The difference behind each layer, in execution order, over `inputs` (N, C, H, W) float32."""
+    network = model.network()
+    values = _torch_values(model, inputs) if "torch" in (first, second) else {}
     with tempfile.TemporaryDirectory(prefix="edgekd-divergence-") as scratch:
         for layer in network.layers:
             if not _can_end(network, layer):
                 continue
-            cut = network.until(layer.output)
-            outputs = [_run(cut, Path(scratch), form, inputs) for form in (first, second)]
-            yield _difference(cut, layer, *outputs)
+            outputs = [
+                values[layer.output]
+                if form == "torch"
+                else _run(network.until(layer.output), Path(scratch), form, inputs)
+                for form in (first, second)
+            ]
+            yield _difference(network, layer, *outputs)
 
 
-def first_divergent_layer(differences: list[LayerDifference]) -> LayerDifference | None:
+def first_divergent_layer(differences: Iterator[LayerDifference]) -> LayerDifference | None:
     """The first layer at which the share of identical values drops by more than rounding passed on explains."""
     before = 1.0
     for difference in differences:
@@ -60,13 +88,23 @@ def first_divergent_layer(differences: list[LayerDifference]) -> LayerDifference
     return None
 
 
+def _torch_values(model: QuantizedModel, inputs: Array) -> dict[str, Array]:
+    torch = fit_module("torch")
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        found = model.activations(torch.from_numpy(inputs).to(next(model.parameters()).device))
+    model.train(training)
+    return {name: tensor.cpu().numpy() for name, tensor in found.items()}
+
+
 def _can_end(network: Network, layer: Layer) -> bool:
     """A flattened image has another order of elements in each format, and is no place to compare."""
     return layer.kind != "reshape" and network.tensors[layer.output].grid is not None
 
 
 def _run(network: Network, scratch: Path, form: Form, inputs: Array) -> Array:
-    name, kernels = _FORMS[form]
+    name, kernels = _FILES[form]
     write_network(network, scratch / name)
     outputs = run_model(scratch / name, inputs, kernels)
     return outputs.transpose(0, 3, 1, 2) if name.endswith(".tflite") and outputs.ndim == 4 else outputs
@@ -83,6 +121,7 @@ def _difference(network: Network, layer: Layer, first: Array, second: Array) -> 
         identical=float(np.mean(steps == 0)),
         max_abs_steps=int(np.abs(steps).max()),
         mean_steps=float(steps.mean()),
-        scale=grid.scale,
+        low=(-128 - grid.zero_point) * grid.scale,
+        high=(127 - grid.zero_point) * grid.scale,
         saturated=float(np.mean((stored <= -128) | (stored >= 127))),
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgekd.convert.divergence import Form, first_divergent_layer, layer_differences
 from edgekd.convert.extras import fit_module
 from edgekd.convert.inference import run_model
 from edgekd.errors import BuildError
@@ -14,10 +15,22 @@ from edgekd.nn.quantized.network import Array
 from edgekd.records import Parity
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgekd.nn.quantized.model import QuantizedModel
 
 LEAST_AGREEMENT = 0.99
+GATED: tuple[tuple[Form, Form], ...] = (("torch", "onnx"), ("torch", "tflite"), ("onnx", "tflite"))
+"""The pairs that hold one set of parameters and must agree."""
+LADDER: tuple[tuple[Form, Form], ...] = (
+    ("torch", "onnx"),
+    ("onnx", "onnx deployed"),
+    ("onnx", "tflite reference"),
+    ("tflite reference", "tflite"),
+    ("onnx", "tflite"),
+)
 _TORCH_BATCH = 64
+_SEARCH_INPUTS = 32
 
 
 def compare(pair: str, first: Array, second: Array, scale: float) -> Parity:
@@ -40,8 +53,8 @@ def compare(pair: str, first: Array, second: Array, scale: float) -> Parity:
     )
 
 
-def torch_logits(model: QuantizedModel, inputs: Array) -> Array:
-    """Logits (N, classes) of the fake-quantized model in inference mode, on its own device."""
+def torch_logits(model: nn.Module, inputs: Array) -> Array:
+    """Logits (N, classes) of a torch model in inference mode, on its own device."""
     torch = fit_module("torch")
     device = next(model.parameters()).device
     training = model.training
@@ -55,30 +68,70 @@ def torch_logits(model: QuantizedModel, inputs: Array) -> Array:
     return np.concatenate(batches)
 
 
-def measure_parity(model: QuantizedModel, tflite: Path, onnx: Path, inputs: Array) -> tuple[Parity, ...]:
-    """The gated pairs over inputs (N, C, H, W) float32: fake-quantized torch, ONNX in exact mode, TFLite."""
+def measure_parity(
+    model: QuantizedModel,
+    tflite: Path,
+    onnx: Path,
+    inputs: Array,
+    pairs: tuple[tuple[Form, Form], ...] = GATED,
+    float_model: nn.Module | None = None,
+) -> tuple[Parity, ...]:
+    """How far forms of one student agree over inputs (N, C, H, W) float32.
+
+    Args:
+        model: the fake-quantized model the files were made from.
+        tflite: the int8 TFLite file.
+        onnx: the int8 ONNX file.
+        inputs: real inputs, the same for every form.
+        pairs: the forms to compare: `GATED`, or `LADDER` for every rung.
+        float_model: where given, its distance to the fake-quantized model is reported first.
+
+    Returns:
+        One record a pair; where a pair agrees on less than 99 %, the layer at which it parts is named.
+    """
     scale = model.network().output_scale()
-    logits = {
-        "torch": torch_logits(model, inputs),
-        "onnx": run_model(onnx, inputs, "exact"),
-        "tflite": run_model(tflite, inputs),
-    }
-    pairs = (("torch", "onnx"), ("torch", "tflite"), ("onnx", "tflite"))
-    return tuple(compare(f"{first}-{second}", logits[first], logits[second], scale) for first, second in pairs)
+    logits = {form: _logits(form, model, tflite, onnx, inputs) for form in {form for pair in pairs for form in pair}}
+    found = [_rung(model, inputs, pair, logits, scale) for pair in pairs]
+    if float_model is not None:
+        torch_form = logits.get("torch", torch_logits(model, inputs))
+        found.insert(0, compare("float-torch", torch_logits(float_model, inputs), torch_form, scale))
+    return tuple(found)
+
+
+def _logits(form: Form, model: QuantizedModel, tflite: Path, onnx: Path, inputs: Array) -> Array:
+    if form == "torch":
+        return torch_logits(model, inputs)
+    if form in ("onnx", "onnx deployed"):
+        return run_model(onnx, inputs, "exact" if form == "onnx" else "deployed")
+    return run_model(tflite, inputs, "reference" if form == "tflite reference" else "deployed")
+
+
+def _rung(
+    model: QuantizedModel, inputs: Array, pair: tuple[Form, Form], logits: dict[Form, Array], scale: float
+) -> Parity:
+    first, second = pair
+    parity = compare(f"{first}-{second}", logits[first], logits[second], scale)
+    if parity.top1_agreement >= LEAST_AGREEMENT:
+        return parity
+    part = first_divergent_layer(layer_differences(model, inputs[:_SEARCH_INPUTS], first, second))
+    place = (
+        part.describe() if part is not None else "no single layer: rounding adds up, or the files hold another model"
+    )
+    return parity.model_copy(update={"first_divergent_layer": place})
 
 
 def check_parity(model: QuantizedModel, tflite: Path, onnx: Path, inputs: Array) -> tuple[Parity, ...]:
     """The gated pairs, as `measure_parity` gives them.
 
     Raises:
-        BuildError: a pair agrees on less than 99 % of the inputs' top-1 classes.
+        BuildError: a pair agrees on less than 99 % of the inputs' top-1 classes; the layer where they part is named.
     """
     pairs = measure_parity(model, tflite, onnx, inputs)
     for pair in pairs:
         if pair.top1_agreement < LEAST_AGREEMENT:
             raise BuildError(
                 f"parity: {pair.pair} agree on {pair.top1_agreement:.2%} of {pair.inputs} inputs, below "
-                f"{LEAST_AGREEMENT:.0%} (logits up to {pair.max_abs_lsb} LSB apart); train or calibrate longer, "
-                "or look at the layers' ranges"
+                f"{LEAST_AGREEMENT:.0%}, with logits up to {pair.max_abs_lsb} LSB apart. They part at "
+                f"{pair.first_divergent_layer}"
             )
     return pairs

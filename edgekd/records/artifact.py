@@ -31,7 +31,10 @@ class Audit(Record):
 
 
 class Parity(Record):
-    """How far two forms of one student agree over the same real inputs. LSB: steps of the int8 output's scale."""
+    """How far two forms of one student agree over the same real inputs. LSB: steps of the int8 output's scale.
+
+    `first_divergent_layer` is looked for where they agree too little.
+    """
 
     pair: str
     inputs: PositiveInt
@@ -39,6 +42,7 @@ class Parity(Record):
     max_abs_lsb: int
     mean_abs_lsb: NonNegative
     identical_logits: NonNegative
+    first_divergent_layer: str | None = None
 
 
 class Artifact(Record):

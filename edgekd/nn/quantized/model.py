@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +80,11 @@ class QuantizedModel(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (N, classes) for inputs (N, ...) float32, as the int8 files compute them."""
+        outputs = self.activations(inputs)[self._output]
+        return outputs.squeeze(2) if self._ranks[1] == 3 else outputs
+
+    def activations(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Every tensor of one pass over inputs (N, ...), by its name in `network()`, on its grid where it has one."""
         if not self.training:
             self._require_ranges()
         if self._ranks[0] == 3:
@@ -88,8 +94,26 @@ class QuantizedModel(nn.Module):
             scales = [self._scale(name) for name in step.inputs]
             outputs = self._layer(step)(*(values[name] for name in step.inputs), scales=scales)
             values[step.key] = self._on_grid(step.key, outputs)
-        outputs = values[self._output]
-        return outputs.squeeze(2) if self._ranks[1] == 3 else outputs
+        return values
+
+    @contextmanager
+    def unrounded(self) -> Iterator[None]:
+        """Within it the model computes in float with its present weights: the reference for quantization noise."""
+        layers = [self._layer(step) for step in self._steps]
+        before = [(layer.saturates, getattr(layer, "quantized", False)) for layer in layers]
+        grids, self._grid_of = self._grid_of, {}
+        for layer in layers:
+            layer.saturates = False
+            if isinstance(layer, WeightedLayer):
+                layer.quantized = False
+        try:
+            yield
+        finally:
+            self._grid_of = grids
+            for layer, (saturates, quantized) in zip(layers, before, strict=True):
+                layer.saturates = saturates
+                if isinstance(layer, WeightedLayer):
+                    layer.quantized = quantized
 
     def _layer(self, step: _Step) -> QuantizedLayer:
         layer = self.layers[step.key]

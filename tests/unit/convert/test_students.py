@@ -8,11 +8,12 @@ import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
+from edgekd.convert.divergence import first_divergent_layer, layer_differences
 from edgekd.convert.graph import read_graph
 from edgekd.convert.inference import run_model
 from edgekd.convert.onnx_writer import onnx_bytes
 from edgekd.convert.operators import operators_of
-from edgekd.convert.parity import check_parity, compare
+from edgekd.convert.parity import LADDER, check_parity, compare, measure_parity
 from edgekd.convert.students import convert_student
 from edgekd.convert.tflite_writer import tflite_bytes
 from edgekd.core.architecture import operator_list
@@ -50,10 +51,44 @@ def test_gated_pairs_agree(converted):
 def test_parity_below_its_bound_fails_the_build(images):
     other = quantize_model(images.student, images.inputs)
     other.calibrate([images.inputs[:64] * 0.05])
-    with pytest.raises(BuildError, match="torch-onnx agree on"):
+    with pytest.raises(BuildError, match=r"torch-onnx agree on .* They part at"):
         check_parity(
             other, images.paths["tflite", "wi8_ai8"], images.paths["onnx", "wi8_ai8"], images.inputs[:200].numpy()
         )
+
+
+def test_every_rung_of_the_ladder_is_reported(signals):
+    rungs = measure_parity(
+        signals.quantized,
+        signals.paths["tflite", "wi8_ai8"],
+        signals.paths["onnx", "wi8_ai8"],
+        signals.inputs[:200].numpy(),
+        LADDER,
+        signals.student,
+    )
+    assert [rung.pair for rung in rungs] == [
+        "float-torch",
+        "torch-onnx",
+        "onnx-onnx deployed",
+        "onnx-tflite reference",
+        "tflite reference-tflite",
+        "onnx-tflite",
+    ]
+    assert rungs[-1].identical_logits >= rungs[3].identical_logits
+
+
+def test_the_layer_where_two_forms_part_is_found(signals):
+    other = quantize_model(signals.student, signals.inputs)
+    other.load_state_dict(signals.quantized.state_dict())
+    other.eval()
+    target = "003_conv"
+    with torch.no_grad():
+        found = list(layer_differences(other, signals.inputs[:16].numpy(), "torch", "tflite"))
+        assert first_divergent_layer(iter(found)) is None
+        other.layers[target].register_forward_hook(lambda module, inputs, outputs: outputs * 1.5)
+        part = first_divergent_layer(layer_differences(other, signals.inputs[:16].numpy(), "torch", "tflite"))
+    assert part is not None and part.layer.startswith(target)
+    assert "range" in part.describe() and "identical" in part.describe()
 
 
 def test_float_files_compute_what_the_float_student_does(converted):

@@ -6,6 +6,7 @@ import torch
 
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.model import quantize_model
+from edgekd.nn.quantized.noise import layer_noise
 
 
 def batches(student, count=4):
@@ -107,3 +108,29 @@ def test_evaluation_between_training_steps_leaves_the_ranges_alone(signal_studen
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model(10 * batches(signal_student)[0])
     assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+
+
+def test_unrounded_model_is_the_folded_float_one(image_student):
+    model = quantize_model(image_student, batches(image_student)[0])
+    model.calibrate(batches(image_student))
+    model.eval()
+    inputs = batches(image_student, 1)[0]
+    with torch.no_grad(), model.unrounded():
+        torch.testing.assert_close(model(inputs), image_student(inputs), atol=1e-5, rtol=1e-4)
+    assert not torch.equal(model(inputs), image_student(inputs))
+
+
+def test_layer_noise_points_at_the_layer_that_is_hurt(image_student):
+    model = quantize_model(image_student, batches(image_student)[0])
+    model.calibrate(batches(image_student))
+    inputs = batches(image_student, 1)[0]
+    before = layer_noise(model, inputs)
+    assert all(noise.sqnr_db > 10 for noise in before)
+    hurt = "003_conv"
+    with torch.no_grad():
+        model.quantizers[hurt].scale.mul_(0.1)
+    after = layer_noise(model, inputs)
+    position = next(index for index, noise in enumerate(after) if noise.layer.startswith(hurt))
+    assert [noise.sqnr_db for noise in after[:position]] == [noise.sqnr_db for noise in before[:position]]
+    assert after[position].sqnr_db < before[position].sqnr_db - 6
+    assert after[position].saturated > before[position].saturated + 0.05

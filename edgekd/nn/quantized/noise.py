@@ -1,0 +1,68 @@
+"""Where accuracy goes: what rounding does to each layer's output."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from edgekd.nn.quantized.model import QuantizedModel
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNoise:
+    """A layer's output with all rounding up to it, against the same without any.
+
+    `sqnr_db` is the signal-to-quantization-noise ratio, 10 log10(power of signal / power of difference);
+    `low` and `high` are the ends of its grid; `saturated` is the share of values that the grid clips.
+    """
+
+    layer: str
+    kind: str
+    sqnr_db: float
+    low: float
+    high: float
+    saturated: float
+
+
+@torch.no_grad()
+def layer_noise(model: QuantizedModel, inputs: Tensor) -> list[LayerNoise]:
+    """The noise behind each layer over inputs (N, ...) float32, in execution order.
+
+    Raises:
+        BuildError: the model's ranges were never observed.
+    """
+    training = model.training
+    model.eval()
+    network = model.network()
+    rounded = model.activations(inputs)
+    with model.unrounded():
+        exact = model.activations(inputs)
+    model.train(training)
+    found = []
+    for layer in network.layers:
+        grid = network.tensors[layer.output].grid
+        if grid is None:
+            continue
+        low, high = (-128 - grid.zero_point) * grid.scale, (127 - grid.zero_point) * grid.scale
+        reference, noisy = exact[layer.output], rounded[layer.output]
+        half = grid.scale / 2
+        found.append(
+            LayerNoise(
+                layer=layer.name,
+                kind=layer.kind,
+                sqnr_db=_decibels(reference.square().mean(), (reference - noisy).square().mean()),
+                low=low,
+                high=high,
+                saturated=float(((reference < low - half) | (reference > high + half)).float().mean()),
+            )
+        )
+    return found
+
+
+def _decibels(signal: Tensor, noise: Tensor) -> float:
+    if float(noise) == 0.0:
+        return math.inf
+    return 10.0 * math.log10(max(float(signal), 1e-30) / float(noise))
