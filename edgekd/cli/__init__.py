@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import edgekd
-from edgekd.cli import deploy, fit, objectives, profile, report
+from edgekd.cli import deploy, distill, fit, objectives, profile, report
 from edgekd.cli.console import set_up_logging
 from edgekd.cli.errors import ExitCodeGroup
 
@@ -29,6 +29,7 @@ app.command("fit")(fit.fit_command)
 app.command("deploy")(deploy.deploy_command)
 app.command("measure")(deploy.measure_command)
 app.command("report")(report.report_command)
+app.command("distill")(distill.distill_command)
 app.command("objectives")(objectives.objectives_command)
 app.add_typer(profile.app, name="profile")
 

@@ -64,6 +64,9 @@ class Distillation(Record):
     objectives: tuple[AnyObjective, ...] = (Hard(weight=0.3), Hinton(weight=0.7, temperature=3.0))
     training: Training = Training(epochs=40, learning_rate=3e-3)
     regime: Regime = "offline"
+    calibration: Literal["none", "temperature", "vector"] = Field(
+        default="none", description="of the teacher's logits before they teach, fitted on the validation split"
+    )
     self_distillation: SelfDistillation = SelfDistillation()
     online: Online = Online()
     multi_teacher: MultiTeacher = MultiTeacher()

@@ -1,0 +1,82 @@
+"""`edgekd distill`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgekd.cli.console import ConsoleProgress
+from edgekd.records.regimes import REGIMES
+
+if TYPE_CHECKING:
+    from edgekd.pipeline.distill_evaluation import Distilled
+
+
+def distill_command(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML); flags go over it.")] = None,
+    task: Annotated[str | None, typer.Option(help="watch-gestures, fashion-mnist, or your own FILE.py.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="One kind of `edgekd objectives`, beside the labels; `hard` is labels alone.")
+    ] = None,
+    regime: Annotated[str | None, typer.Option(help=f"Who teaches whom: {', '.join(REGIMES)}.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the student. Default: the task's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of everything random. Default: the recipe's, 0.")
+    ] = None,
+    labels: Annotated[
+        int | None, typer.Option(min=1, help="Keep only so many labels; the rest of the split is unlabelled.")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Bring a teacher: .onnx, .pt2 (torch.export), or .pt weights of the task's own.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the student's weights (a torch state dict) here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """Train a teacher, a student by it, and the same student from scratch; say what distillation brought.
+
+    Nothing is decided by the test split.
+
+    Examples:
+        edgekd distill --task watch-gestures --objective dkd
+
+        edgekd distill --task fashion-mnist --regime semi_supervised --labels 100 --epochs 15 --json
+    """
+    # Threads that wait busily starve each other where cores are shared. Read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from edgekd.pipeline.distill_settings import resolve_distillation, write_weights
+    from edgekd.pipeline.settings import require_fit_extra
+
+    resolved = resolve_distillation(recipe, task, objective, regime, seed, labels)
+    require_fit_extra()
+    with ConsoleProgress() as progress:
+        from edgekd.pipeline.distill import distill
+
+        taught = distill(resolved, progress, teacher, epochs)
+        if save is not None:
+            write_weights(taught.student, save)
+    if as_json:
+        typer.echo(taught.result.model_dump_json(indent=2))
+    else:
+        _show(taught.result)
+
+
+def _show(result: Distilled) -> None:
+    typer.echo(f"{result.task}, {result.regime}, {' + '.join(result.objectives)}, seed {result.seed}")
+    typer.echo(f"{'':12}{'test':>8}{'validation':>12}{'ECE':>8}")
+    for name, test, validation, ece in (
+        ("teacher", result.teacher_accuracy, result.teacher_val_accuracy, result.teacher_ece),
+        ("scratch", result.scratch_accuracy, result.scratch_val_accuracy, result.scratch_ece),
+        ("distilled", result.accuracy, result.val_accuracy, result.ece),
+    ):
+        typer.echo(f"{name:12}{test:8.4f}{validation:12.4f}{ece:8.4f}")
+    low, high = result.gain_interval
+    gain = result.accuracy - result.scratch_accuracy
+    typer.echo(f"gain over scratch on the test split: {gain:+.4f} [{low:+.4f}, {high:+.4f}]")
+    typer.echo(f"agreement with the teacher: {result.agreement:.4f}")
+    typer.echo(f"{result.steps} steps, {result.seconds:.1f} s, {result.params} parameters")
+    for name, value in result.notes.items():
+        typer.echo(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+    typer.echo(result.verdict)

@@ -1,0 +1,165 @@
+"""What a distillation brought: teacher, scratch and distilled on the validation and the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgekd.core.statistics import paired_difference_interval
+from edgekd.records import Recipe, Record
+from edgekd.tasks import Task, student_inputs
+from edgekd.train.calibration import expected_calibration_error
+from edgekd.train.examples import correct, examples_of, logits_of
+from edgekd.train.loop import Trained
+from edgekd.train.regimes import Note, Outcome, Setting
+from edgekd.train.regimes.adversarial import robust_accuracy
+
+
+class Distilled(Record):
+    """What `edgekd distill` prints. Accuracies are fractions; those without `val_` are of the test split.
+
+    `scratch_accuracy` is of the same student on the same labels for the same number of steps, from the labels alone.
+    `steps` are the kept student's own, `total_steps` those of every student and assistant trained. `verdict` compares
+    distilled with scratch on the validation split, `gain_interval` on the test split (95 %, paired).
+    """
+
+    task: str
+    regime: str
+    objectives: tuple[str, ...]
+    seed: int
+    accuracy: float
+    val_accuracy: float
+    scratch_accuracy: float
+    scratch_val_accuracy: float
+    teacher_accuracy: float
+    teacher_val_accuracy: float
+    agreement: float
+    ece: float
+    scratch_ece: float
+    teacher_ece: float
+    teacher_val_ece_before: float
+    teacher_val_ece_after: float
+    gain_interval: tuple[float, float]
+    val_gain_interval: tuple[float, float]
+    verdict: str
+    seconds: float
+    scratch_seconds: float
+    teacher_seconds: float
+    steps: int
+    scratch_steps: int
+    total_steps: int
+    params: int
+    labelled: int
+    slices: dict[str, dict[str, float]]
+    notes: dict[str, float | int | str | bool | None]
+    warnings: tuple[str, ...]
+
+
+def evaluate_distillation(
+    recipe: Recipe,
+    task: Task,
+    setting: Setting,
+    models: Mapping[str, nn.Module],
+    outcome: Outcome,
+    scratch: Trained,
+    *,
+    seconds: float,
+    teacher_seconds: float,
+    teacher_val_ece: tuple[float, float],
+    warnings: tuple[str, ...],
+) -> Distilled:
+    """Evaluate `student`, `scratch` and `teacher`. The test split is read here, after everything has been decided."""
+    shapes = {"student": setting.shape, "scratch": setting.shape, "teacher": setting.native}
+    tests = {name: _logits(model, task.test.inputs, shapes[name], setting) for name, model in models.items()}
+    validations = {
+        name: _logits(model, task.validation.inputs, shapes[name], setting) for name, model in models.items()
+    }
+    test, validation = torch.from_numpy(task.test.labels), torch.from_numpy(task.validation.labels)
+    right = {name: correct(logits, test) for name, logits in tests.items()}
+    right_val = {name: correct(logits, validation) for name, logits in validations.items()}
+    accuracy, val_accuracy = ({name: _mean(found) for name, found in which.items()} for which in (right, right_val))
+    ece = {name: expected_calibration_error(logits, test) for name, logits in tests.items()}
+    val_gain = paired_difference_interval(right_val["student"].tolist(), right_val["scratch"].tolist())
+    if val_accuracy["teacher"] <= val_accuracy["scratch"]:
+        warnings = (
+            *warnings,
+            "THE TEACHER IS NO BETTER THAN THE STUDENT FROM SCRATCH on the validation split "
+            f"({val_accuracy['teacher']:.4f} against {val_accuracy['scratch']:.4f}): it has little to teach; train it "
+            "longer, or bring a better one",
+        )
+    return Distilled(
+        task=task.name,
+        regime=recipe.distill.regime,
+        objectives=tuple(objective.kind for objective in recipe.distill.objectives),
+        seed=recipe.seed,
+        accuracy=accuracy["student"],
+        val_accuracy=val_accuracy["student"],
+        scratch_accuracy=accuracy["scratch"],
+        scratch_val_accuracy=val_accuracy["scratch"],
+        teacher_accuracy=accuracy["teacher"],
+        teacher_val_accuracy=val_accuracy["teacher"],
+        agreement=_mean(tests["student"].argmax(1) == tests["teacher"].argmax(1)),
+        ece=ece["student"],
+        scratch_ece=ece["scratch"],
+        teacher_ece=ece["teacher"],
+        teacher_val_ece_before=teacher_val_ece[0],
+        teacher_val_ece_after=teacher_val_ece[1],
+        gain_interval=paired_difference_interval(right["student"].tolist(), right["scratch"].tolist()),
+        val_gain_interval=val_gain,
+        verdict=_verdict(val_gain),
+        seconds=seconds,
+        scratch_seconds=scratch.wall_s,
+        teacher_seconds=teacher_seconds,
+        steps=outcome.trained.steps,
+        scratch_steps=scratch.steps,
+        total_steps=outcome.total_steps,
+        params=sum(parameter.numel() for parameter in outcome.model.parameters()),
+        labelled=len(setting.data.train),
+        slices=_slices(task, right),
+        notes={**outcome.notes, **_robustness(recipe, task, setting, models)},
+        warnings=warnings,
+    )
+
+
+def _robustness(recipe: Recipe, task: Task, setting: Setting, models: Mapping[str, nn.Module]) -> dict[str, Note]:
+    options = recipe.distill.adversarial
+    if recipe.distill.regime != "adversarial" or options.form != "robust":
+        return {}
+    examples = examples_of(task.test, setting.shape)
+    student, scratch = (
+        robust_accuracy(models[name], examples.inputs, examples.labels, options, setting.device)
+        for name in ("student", "scratch")
+    )
+    return {"robust_accuracy": student, "scratch_robust_accuracy": scratch}
+
+
+def _logits(model: nn.Module, inputs: np.ndarray, shape: tuple[int, int, int], setting: Setting) -> Tensor:
+    seen = torch.from_numpy(np.ascontiguousarray(student_inputs(inputs, shape)))
+    return logits_of(model.to(setting.device), seen, setting.device)
+
+
+def _slices(task: Task, right: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    """Accuracy by class and by the task's own slices, of student, scratch and teacher, on the test split."""
+    masks = {f"class {name}": task.test.labels == index for index, name in enumerate(task.classes)} | dict(task.slices)
+    return {
+        name: {who: _mean(found[torch.from_numpy(np.ascontiguousarray(mask))]) for who, found in right.items()}
+        for name, mask in masks.items()
+        if mask.any()
+    }
+
+
+def _mean(flags: Tensor) -> float:
+    return float(flags.float().mean())
+
+
+def _verdict(gain: tuple[float, float]) -> str:
+    if gain[0] > 0:
+        return "distillation paid: better than scratch on the validation split beyond its noise"
+    if gain[1] < 0:
+        return (
+            "distillation hurt: worse than scratch on the validation split beyond its noise; keep the scratch student"
+        )
+    return "no difference beyond noise on the validation split"

@@ -1,0 +1,150 @@
+"""What every regime works with, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgekd.records import Distillation, Hard, Objective, Training
+from edgekd.tasks import Development, Split
+from edgekd.train.distill import train_model
+from edgekd.train.examples import Examples, examples_of, logits_of
+from edgekd.train.loop import Additions, Progress, Trained, train
+from edgekd.train.objectives import Loss
+
+Shape = tuple[int, int, int]
+Note = float | int | str | bool | None
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What a regime has to work with. There is no test split in it.
+
+    Args:
+        data: the labelled training split, and the validation split, at the task's own size.
+        native: (C, H, W) of the task's inputs, which the teacher takes.
+        shape: (C, H, W) that the student takes.
+        recipe: objectives, schedule and the regimes' options.
+        teacher: trained, from (B, *native) to logits (B, K).
+        build_student: gives a student with fresh weights.
+        build_assistant: the same, about so many times as wide.
+        train_teacher: (seed, share of the window or resolution) to another trained teacher and the shape it takes.
+        unlabelled: (M, *native) float32, inputs without labels.
+        feature_cache: where features of the teacher are kept between students.
+    """
+
+    data: Development
+    native: Shape
+    shape: Shape
+    recipe: Distillation
+    teacher: nn.Module
+    build_student: Callable[[], nn.Module]
+    build_assistant: Callable[[float], nn.Module]
+    train_teacher: Callable[[int, float], tuple[nn.Module, Shape]]
+    seed: int
+    device: torch.device
+    on_progress: Progress = lambda message: None
+    unlabelled: np.ndarray | None = None
+    feature_cache: Path | None = None
+
+    def fresh_student(self, seed_offset: int = 0) -> nn.Module:
+        """A student whose weights depend on the seed alone."""
+        torch.manual_seed(self.seed + 1000 * seed_offset)
+        return self.build_student()
+
+    def teacher_logits(self, split: Split | None = None) -> Tensor:
+        """The teacher's logits (N, K) for a split, the training split by default."""
+        return logits_of(
+            self.teacher.to(self.device), examples_of(split or self.data.train, self.native).inputs, self.device
+        )
+
+    def examples(self, teacher_logits: Tensor | None = None) -> Examples:
+        """The training split as the student sees it."""
+        return examples_of(self.data.train, self.shape, teacher_logits)
+
+    @property
+    def validation(self) -> Examples:
+        """The validation split as the student sees it."""
+        return examples_of(self.data.validation, self.shape)
+
+    def learn(
+        self,
+        model: nn.Module,
+        title: str,
+        *,
+        teacher_logits: Tensor | None = None,
+        objectives: Sequence[Objective] | None = None,
+        additions: Additions = Additions(),
+        teacher: nn.Module | None = None,
+        data: Development | None = None,
+        shape: Shape | None = None,
+        schedule: Training | None = None,
+    ) -> Trained:
+        """Train a model on a split by the recipe, or by what is given instead."""
+        return train_model(
+            model,
+            data or self.data,
+            shape or self.shape,
+            objectives or self.recipe.objectives,
+            schedule or self.recipe.training,
+            seed=self.seed,
+            device=self.device,
+            title=title,
+            on_progress=self.on_progress,
+            teacher_logits=teacher_logits,
+            teacher=teacher or self.teacher,
+            feature_cache=self.feature_cache,
+            additions=additions,
+        )
+
+    def learn_from(
+        self,
+        model: nn.Module,
+        title: str,
+        examples: Examples,
+        loss: Loss,
+        *,
+        additions: Additions = Additions(),
+        schedule: Training | None = None,
+        validation: Examples | None = None,
+    ) -> Trained:
+        """Train a model on examples and with a loss that are not the recipe's own."""
+        return train(
+            model,
+            examples,
+            validation or self.validation,
+            loss,
+            schedule or self.recipe.training,
+            seed=self.seed,
+            device=self.device,
+            title=title,
+            on_progress=self.on_progress,
+            additions=additions,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a regime gives: the student, how its own training went, the steps of all models trained, and notes."""
+
+    model: nn.Module
+    trained: Trained
+    total_steps: int
+    notes: dict[str, Note] = field(default_factory=dict)
+
+
+def of_responses(objectives: Sequence[Objective]) -> list[Objective]:
+    """The objectives that need no layers inside a teacher; the labels alone where that leaves none."""
+    return [objective for objective in objectives if not objective.needs_features] or [Hard()]
+
+
+def for_steps(schedule: Training, steps: int, examples: int) -> Training:
+    """The schedule with as many epochs as give at least so many steps on so many examples, and no early stop."""
+    per_epoch = max(1, examples // min(schedule.batch_size, examples))
+    epochs = -(-steps // per_epoch)
+    return schedule.model_copy(update={"epochs": epochs, "patience": epochs})

@@ -1,0 +1,65 @@
+"""Teachers that a user brings as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgekd.errors import ConfigurationError, MissingExtraError
+
+
+class BlackBox(nn.Module):
+    """A function from inputs (B, C, H, W) to logits (B, K) without layers that could be looked at."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, K) on the inputs' device."""
+        return self._function(inputs).to(inputs.device)
+
+
+def load_teacher(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
+    """The teacher in a file: `.onnx` or `.pt2` (torch.export) as a black box, `.pt` as weights of the task's teacher.
+
+    Raises:
+        ConfigurationError: no such file, another ending, or weights that do not fit.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"teacher {path}: no such file")
+    if path.suffix == ".onnx":
+        return BlackBox(_onnx(path))
+    if path.suffix == ".pt2":
+        program = torch.export.load(path).module()
+        return BlackBox(lambda inputs: program(inputs))
+    if path.suffix == ".pt":
+        model = build()
+        try:
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except RuntimeError as error:
+            raise ConfigurationError(f"teacher {path}: not weights of the task's own teacher: {error}") from error
+        return model.eval()
+    raise ConfigurationError(f"teacher {path}: must end in .onnx, .pt2 (torch.export) or .pt (weights)")
+
+
+def _onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "fit") from error
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+
+    def run(inputs: Tensor) -> Tensor:
+        array = np.ascontiguousarray(inputs.cpu().numpy(), dtype=np.float32)
+        # A file exported for one input at a time is fed one input at a time.
+        size = entry.shape[0] if isinstance(entry.shape[0], int) else len(array)
+        parts = [session.run(None, {entry.name: array[at : at + size]})[0] for at in range(0, len(array), size)]
+        return torch.from_numpy(np.concatenate(parts))
+
+    return run
