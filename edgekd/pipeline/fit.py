@@ -202,7 +202,7 @@ class _Fit:
                 break
         chosen = choose(trials)
         self.progress.update(f"chosen: {trials[chosen.best].name}: {chosen.reason}")
-        self.stages.note("size", {"chosen": trials[chosen.best].name, "reason": chosen.reason, "tried": chosen.table})
+        self.stages.remark(trials[-1].name, {"chosen": trials[chosen.best].name, "reason": chosen.reason})
         return trained[chosen.best]
 
     def _ablations(

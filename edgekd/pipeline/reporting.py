@@ -28,9 +28,9 @@ def deployed_size(artifacts: Sequence[Artifact], runtime: str) -> int | None:
     return sizes[0] if sizes else None
 
 
-def warnings_about(accuracy: Accuracy, budget: Budget, task: Task) -> list[str]:
+def warnings_about(accuracy: Accuracy, budget: Budget) -> list[str]:
     """What a reader must not overlook in the accuracy of a run."""
-    found = list(task.notes)
+    found: list[str] = []
     if accuracy.scratch_correct:
         low, high = paired_difference_interval(accuracy.student_fp32_correct, accuracy.scratch_correct)
         if high <= 0:
@@ -86,7 +86,7 @@ def fit_report(
         accuracy=accuracy,
         parity=parity,
         stages=tuple(stages),
-        warnings=tuple(warnings_about(accuracy, settings.budget, task)),
+        warnings=tuple(warnings_about(accuracy, settings.budget)),
         data=_data(task),
     )
 
@@ -96,6 +96,7 @@ def _data(task: Task) -> dict[str, Any]:
         "classes": list(task.classes),
         "input_shape": list(task.input_shape),
         "preprocessing": task.preprocessing,
+        "notes": list(task.notes),
         "train": len(task.train),
         "validation": len(task.validation),
         "test": len(task.test),

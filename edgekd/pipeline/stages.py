@@ -64,6 +64,12 @@ class StageRunner:
         """Keep what a stage cost and found, for the report."""
         self.costs.append(Stage(name=name, wall_s=wall_s, cpu_s=cpu_s, detail=detail))
 
+    def remark(self, name: str, detail: dict[str, Any]) -> None:
+        """Add to what a stage that ran found."""
+        for index, stage in enumerate(self.costs):
+            if stage.name == name:
+                self.costs[index] = stage.model_copy(update={"detail": {**stage.detail, **detail}})
+
     def model(
         self,
         name: str,

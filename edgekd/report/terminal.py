@@ -129,6 +129,8 @@ def _print_accuracy(report: Report, console: Console) -> None:
     console.print(table)
     for line in comparisons(report.accuracy):
         _item(console, line)
+    for note in report.data.get("notes", ()):
+        _item(console, str(note), style="dim")
 
 
 def _print_measured(measurement: Measurement, console: Console) -> None:
@@ -175,7 +177,14 @@ def _print_measured(measurement: Measurement, console: Console) -> None:
 def _print_artifacts(report: Report, console: Console) -> None:
     if not report.artifacts:
         return
-    _heading(console, "Files")
+    _heading(console, "The student")
+    if report.student is not None:
+        student = report.student
+        console.print(
+            Text(plain(f"{student.space}: {student.label}")),
+            Text(f"{student.parameters:,} parameters, {student.macs / 1e6:.3f} million multiply-accumulates"),
+            sep="\n",
+        )
     table = _table("File", "Scheme", "Size", "sha256", right=("Size",))
     for artifact in report.artifacts:
         size = size_text(artifact.size_bytes)
@@ -193,7 +202,18 @@ def _print_stages(report: Report, console: Console) -> None:
     if not report.stages:
         return
     _heading(console, "Stages")
-    table = _table("Stage", "Time", "CPU time", right=("Time", "CPU time"))
+    numbers = ("Time", "CPU time", "Steps", "Validation")
+    table = _table("Stage", *numbers, right=numbers)
     for stage in report.stages:
-        table.add_row(plain(stage.name), duration_text(stage.wall_s), duration_text(stage.cpu_s))
+        accuracy, steps = stage.detail.get("validation_accuracy"), stage.detail.get("steps")
+        table.add_row(
+            plain(stage.name),
+            duration_text(stage.wall_s),
+            duration_text(stage.cpu_s),
+            "" if steps is None else f"{steps:,}",
+            "" if accuracy is None else f"{100 * accuracy:.1f} %",
+        )
     console.print(table)
+    for stage in report.stages:
+        if "chosen" in stage.detail:
+            _item(console, f"{stage.detail['chosen']} was chosen: {stage.detail.get('reason', '')}")
