@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import edgekd
-from edgekd.cli import deploy, distill, fit, objectives, profile, report
+from edgekd.cli import deploy, distill, fit, objectives, predict, profile, report
 from edgekd.cli.console import set_up_logging
 from edgekd.cli.errors import ExitCodeGroup
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("fit")(fit.fit_command)
 app.command("deploy")(deploy.deploy_command)
 app.command("measure")(deploy.measure_command)
+app.command("predict")(predict.predict_command)
 app.command("report")(report.report_command)
 app.command("distill")(distill.distill_command)
 app.command("objectives")(objectives.objectives_command)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from edgekd.core.operators import OperatorList, features
+from edgekd.core.operators import Operator, OperatorList, features
 from edgekd.errors import ConfigurationError
 from edgekd.records import Estimate, LatencyModel
 
@@ -38,20 +38,41 @@ def predict_features(model: LatencyModel, values: Mapping[str, float]) -> Estima
     Raises:
         ConfigurationError: the model has no cost for a kind of operator in `values`.
     """
-    value = model.overhead_ms
-    for name, amount in values.items():
-        quantity, _, kind = name.partition(".")
-        cost = model.costs.get(kind)
-        if cost is None:
-            raise ConfigurationError(
-                f"latency model ({model.runtime}, {model.scheme}): no cost for operators of kind '{kind}'; "
-                f"add it to [latency_models.costs] in the profile"
-            )
-        value += amount * float(getattr(cost, COST_OF[quantity]))
+    value = model.overhead_ms + sum(amount * _price(model, name) for name, amount in values.items())
     half = model.half_width + model.widening * folds_outside_hull(model, values)
     low, high = value * math.exp(-half), value * math.exp(half)
     source = f"latency model: {model.provenance}, {model.runtime_version}, {model.source}"
     return Estimate(value=value, low=low, high=high, confidence=model.confidence, basis="predicted", source=source)
+
+
+def operator_latencies_ms(model: LatencyModel, operators: OperatorList) -> list[float]:
+    """Each operator's part of the predicted latency, in ms, in order; the overhead is no operator's.
+
+    Raises:
+        ConfigurationError: the model has no cost for a kind of operator in the list.
+    """
+    return [
+        sum(
+            amount * _price(model, name) for name, amount in features(_alone(operators, operator), model.scheme).items()
+        )
+        for operator in operators.operators
+    ]
+
+
+def _alone(operators: OperatorList, operator: Operator) -> OperatorList:
+    return OperatorList((operator,), operators.tensors, operator.inputs, (operator.output,))
+
+
+def _price(model: LatencyModel, feature: str) -> float:
+    """Milliseconds for one unit of a cost feature (`macs.pointwise`: one million MACs)."""
+    quantity, _, kind = feature.partition(".")
+    cost = model.costs.get(kind)
+    if cost is None:
+        raise ConfigurationError(
+            f"latency model ({model.runtime}, {model.scheme}): no cost for operators of kind '{kind}'; "
+            f"add it to [latency_models.costs] in the profile"
+        )
+    return float(getattr(cost, COST_OF[quantity]))
 
 
 def folds_outside_hull(model: LatencyModel, values: Mapping[str, float]) -> float:

@@ -20,6 +20,7 @@ from edgekd.records.objectives import (
     record_of_kind,
 )
 from edgekd.records.plan import MeasurementPlan, PlanName, named_plan
+from edgekd.records.prediction import PredictedOperator, Prediction
 from edgekd.records.profile import (
     Acceleration,
     DeviceProfile,
@@ -99,6 +100,8 @@ __all__ = [
     "Parity",
     "PlanName",
     "Platform",
+    "PredictedOperator",
+    "Prediction",
     "PowerTrace",
     "Progressive",
     "Quantization",

@@ -1,0 +1,99 @@
+"""`edgekd predict`: what a model file would cost on a board, from its graph and the board's profile alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from edgekd.convert.graph import read_graph
+from edgekd.convert.operators import operators_of
+from edgekd.convert.typed import typed_nodes
+from edgekd.core.costs import KIB, latency_model_for, peak_memory
+from edgekd.core.latency_model import operator_latencies_ms, predict
+from edgekd.core.operators import BYTES_PER_ELEMENT
+from edgekd.errors import ConfigurationError
+from edgekd.load import load_profile
+from edgekd.records import DeviceProfile, LatencyModel, PredictedOperator, Prediction, RuntimeName, Scheme
+
+
+def predict_file(path: Path, profile_name: str) -> Prediction:
+    """Predict latency, memory and file size of any .tflite or .onnx file on a profile's board.
+
+    Nothing is run: the operators come from the file's graph, the costs from the profile's latency model of the
+    file's runtime and scheme. Where the profile has none, `latency_ms` is None and a note says why.
+
+    Raises:
+        ConfigurationError: no such file or profile, or a file of another kind.
+        BuildError: the file cannot be read, or does not say a shape that is needed.
+    """
+    from edgekd.convert.audit import found_scheme
+
+    runtime = _runtime_of(path)
+    profile = load_profile(profile_name)
+    graph = read_graph(path)
+    operators = operators_of(graph)
+    scheme = found_scheme(typed_nodes(graph))
+    bytes_as = scheme if scheme in BYTES_PER_ELEMENT else "fp32"
+    memory = peak_memory(operators, bytes_as, runtime)
+    model = latency_model_for(profile, scheme, runtime)
+    notes = _notes(profile, model, scheme, runtime)
+    latency = predict(model, operators) if model is not None else None
+    shares_ms = operator_latencies_ms(model, operators) if model is not None else [None] * len(operators.operators)
+    per_operator = tuple(
+        PredictedOperator(
+            name=operator.name,
+            kind=operator.kind,
+            macs=operator.macs,
+            parameters=operator.weights + operator.biases,
+            latency_ms=cost,
+            share=cost / latency.value if latency is not None and cost is not None and latency.value > 0 else None,
+        )
+        for operator, cost in zip(operators.operators, shares_ms, strict=True)
+    )
+    return Prediction(
+        model=str(path),
+        profile=profile.name,
+        runtime=runtime,
+        scheme=scheme,
+        threads=profile.operating_point.threads,
+        provenance=model.provenance if model is not None else None,
+        source=model.source if model is not None else "",
+        confidence=latency.confidence if latency is not None else None,
+        latency_ms=latency.value if latency is not None else None,
+        interval_ms=(latency.low, latency.high) if latency is not None else None,
+        overhead_ms=model.overhead_ms if model is not None else None,
+        energy_mj=None,
+        peak_memory_mib=memory.value,
+        peak_memory_interval_mib=(memory.low, memory.high),
+        file_size_kib=path.stat().st_size / KIB,
+        macs=operators.macs,
+        parameters=operators.parameters,
+        per_operator=per_operator,
+        notes=tuple(notes),
+    )
+
+
+def _notes(profile: DeviceProfile, model: LatencyModel | None, scheme: str, runtime: RuntimeName) -> list[str]:
+    found = []
+    if scheme not in get_args(Scheme):
+        found.append(f"the file computes in several number types ({scheme}): edgekd predicts no latency for mixtures")
+    elif model is None:
+        found.append(
+            f"profile {profile.name} has no latency model of {runtime} for {scheme}: edgekd calibrate makes one"
+        )
+    elif model.provenance != "measured":
+        found.append(
+            f"the latency model is a {model.provenance}, not measured on a board of this kind: "
+            f"`edgekd calibrate --profile {profile.name} --board HOST` narrows the interval"
+        )
+    found.append("energy is not predicted: the profile has no energy model")
+    return found
+
+
+def _runtime_of(path: Path) -> RuntimeName:
+    if not path.is_file():
+        raise ConfigurationError(f"model file {path} does not exist")
+    runtimes: dict[str, RuntimeName] = {".tflite": "tflite", ".onnx": "onnx"}
+    if path.suffix not in runtimes:
+        raise ConfigurationError(f"{path}: edgekd predicts .tflite and .onnx files, not {path.suffix or 'this'}")
+    return runtimes[path.suffix]
