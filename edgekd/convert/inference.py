@@ -24,7 +24,8 @@ def run_model(path: Path, inputs: Array, kernels: Kernels = "deployed") -> Array
 
     Args:
         path: a .tflite or .onnx file whose batch is 1.
-        inputs: (N, C, H, W) float32; they are transposed and quantized here where the file wants that.
+        inputs: (N, C, H, W) float32, or signals (N, C, L) for files of height 1; they are transposed and quantized
+            here where the file wants that.
         kernels: `exact` exists for ONNX and `reference` for TFLite.
 
     Returns:
@@ -33,6 +34,8 @@ def run_model(path: Path, inputs: Array, kernels: Kernels = "deployed") -> Array
     Raises:
         BuildError: the runtime refuses the file, or the inputs do not fit it.
     """
+    if inputs.ndim == 3:
+        inputs = inputs[:, :, None]
     runner = _tflite_runner(path, kernels) if format_of(path) == "tflite" else _onnx_runner(path, kernels)
     return np.stack([runner(inputs[index : index + 1]) for index in range(len(inputs))])
 

@@ -15,11 +15,13 @@ from edgekd.convert.extras import fit_module
 from edgekd.convert.graph import METADATA_NAME, claims
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.network import CEILINGS, Activation, Array, Grid, Layer, Network
+from edgekd.nn.quantized.scheme import SCHEMES
 
 INPUT_NAME, OUTPUT_NAME = "input", "logits"
 OPSET = 17
 """Opset 17 with IR 8 is read by every onnxruntime since 1.12 (2022)."""
 _IR_VERSION = 8
+_INT16_OPSET, _INT16_IR_VERSION = 21, 10
 
 
 def onnx_bytes(network: Network, opset: int = OPSET) -> bytes:
@@ -42,6 +44,8 @@ class Writer:
         self.helper = fit_module("onnx.helper")
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self.symmetric = SCHEMES[network.scheme].symmetric
+        self.half = network.scheme == "fp16"
         self.values: dict[str, str] = {}
         """The float value of each tensor: behind its dequantize node where it is quantized."""
 
@@ -52,6 +56,9 @@ class Writer:
         network = self.network
         grid = network.tensors[network.input].grid
         self.values[network.input] = self.on_grid(INPUT_NAME, network.input, grid) if grid else INPUT_NAME
+        if self.half:
+            kind = self.onnx.TensorProto.FLOAT16
+            self.values[network.input] = self.node("Cast", [INPUT_NAME], f"{network.input}/half", to=kind)
         for layer in network.layers:
             emitter = EMITTERS.get(layer.kind)
             if emitter is None:
@@ -66,6 +73,8 @@ class Writer:
         it would keep the operator before it from being fused.
         """
         quantized, result = f"{name}/q", OUTPUT_NAME if name == self.network.output else f"{name}/dq"
+        if activation != "none" and self.symmetric:
+            value, activation = self._activation(name, activation, value), "none"
         self._boundary("QuantizeLinear", value, quantized, grid)
         if activation != "none":
             low = grid.zero_point + 128
@@ -79,7 +88,9 @@ class Writer:
 
     def _boundary(self, kind: str, source: str, target: str, grid: Grid) -> str:
         scale = self.constant(f"{target}/scale", np.array(grid.scale, np.float32))
-        zero_point = self.constant(f"{target}/zero_point", np.array(grid.zero_point + 128, np.uint8))
+        kind_of_zero = np.dtype(f"int{grid.bits}") if self.symmetric else np.dtype(np.uint8)
+        offset = grid.zero_point + (0 if self.symmetric else 128)
+        zero_point = self.constant(f"{target}/zero_point", np.array(offset, kind_of_zero))
         return self.node(kind, [source, scale, zero_point], target)
 
     def between(self, value: str, name: str, grid: Grid | None) -> str:
@@ -92,7 +103,9 @@ class Writer:
         return output
 
     def constant(self, name: str, data: Array) -> str:
-        """Add an initializer; returns its name."""
+        """Add an initializer; returns its name. Floats are float16 where the network computes in it."""
+        if self.half and data.dtype == np.float32:
+            data = data.astype(np.float16)
         self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(data, order="C"), name))
         return name
 
@@ -109,10 +122,16 @@ class Writer:
         """The layer's constants as float values."""
         assert layer.weight is not None and layer.bias is not None
         grid = self.network.tensors[layer.inputs[0]].grid
-        bias_scale = layer.weight_scale * np.float32(grid.scale) if grid and layer.weight_scale is not None else None
+        integer = np.issubdtype(layer.bias.dtype, np.integer)
+        bias, bias_scale = layer.bias, None
+        if grid and integer and layer.weight_scale is not None:
+            bias_scale = layer.weight_scale * np.float32(grid.scale)
+            if bias.dtype == np.int64:
+                # DequantizeLinear takes no int64, which the biases of int16 activations need.
+                bias, bias_scale = (bias * bias_scale).astype(np.float32), None
         return [
             self.weighted(f"{layer.name}/weight", layer.weight, layer.weight_scale),
-            self.weighted(f"{layer.name}/bias", layer.bias, bias_scale),
+            self.weighted(f"{layer.name}/bias", bias, bias_scale),
         ]
 
     def finish_layer(self, layer: Layer, value: str) -> None:
@@ -123,23 +142,26 @@ class Writer:
             self.values[layer.output] = self.on_grid(value, layer.output, grid, layer.activation if clipped else "none")
             return
         if layer.activation != "none":
-            value = self._activation(layer, value)
-        if layer.output == self.network.output:
+            value = self._activation(layer.output, layer.activation, value)
+        if layer.output == self.network.output and self.half:
+            value = self.node("Cast", [value], OUTPUT_NAME, to=self.onnx.TensorProto.FLOAT)
+        elif layer.output == self.network.output:
             self.nodes[-1].output[0] = value = OUTPUT_NAME
         self.values[layer.output] = value
 
-    def _activation(self, layer: Layer, value: str) -> str:
-        if layer.activation == "relu":
-            return self.node("Relu", [value], f"{layer.output}/relu")
+    def _activation(self, name: str, activation: Activation, value: str) -> str:
+        if activation == "relu":
+            return self.node("Relu", [value], f"{name}/relu")
         limits = [
-            self.constant(f"{layer.output}/{name}", np.array(limit, np.float32))
-            for name, limit in (("low", 0.0), ("high", CEILINGS[layer.activation]))
+            self.constant(f"{name}/{side}", np.array(limit, np.float32))
+            for side, limit in (("low", 0.0), ("high", CEILINGS[activation]))
         ]
-        return self.node("Clip", [value, *limits], f"{layer.output}/clip")
+        return self.node("Clip", [value, *limits], f"{name}/clip")
 
     def _pack(self) -> bytes:
         helper, network = self.helper, self.network
         float32 = self.onnx.TensorProto.FLOAT
+        wide = SCHEMES[network.scheme].activation_bits == 16
         ends = [
             helper.make_tensor_value_info(name, float32, network.tensors[tensor].shape)
             for name, tensor in ((INPUT_NAME, network.input), (OUTPUT_NAME, network.output))
@@ -147,8 +169,8 @@ class Writer:
         graph = helper.make_graph(self.nodes, "edgekd", ends[:1], ends[1:], self.constants)
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", self.opset)],
-            ir_version=_IR_VERSION,
+            opset_imports=[helper.make_opsetid("", max(self.opset, _INT16_OPSET) if wide else self.opset)],
+            ir_version=_INT16_IR_VERSION if wide else _IR_VERSION,
             producer_name="edgekd",
         )
         helper.set_model_props(model, {METADATA_NAME: json.dumps(claims(network))})

@@ -64,12 +64,11 @@ def _conv(writer: Writer, layer: Layer) -> None:
     options.padding, options.fusedActivationFunction = padding, writer.fused(layer)
     options.strideH, options.strideW = layer.attributes["stride"]
     options.dilationHFactor, options.dilationWFactor = layer.attributes["dilation"]
-    name = f"{layer.name}/weight"
     if depthwise:
         options.depthMultiplier = len(weight) // channels
-        stored = writer.constant(name, weight.transpose(1, 2, 3, 0), layer.weight_scale, axis=3)
+        stored = writer.weight(layer, weight.transpose(1, 2, 3, 0), axis=3)
     else:
-        stored = writer.constant(name, weight.transpose(0, 2, 3, 1), layer.weight_scale)
+        stored = writer.weight(layer, weight.transpose(0, 2, 3, 1))
     code, versions = ("DEPTHWISE_CONV_2D", (2, 3)) if depthwise else ("CONV_2D", (1 if groups == 1 else 6, 3))
     inputs = [source, stored, writer.bias(layer, layer.inputs[0])]
     if layer.activation == "relu1" and not writer.quantized:
@@ -89,7 +88,7 @@ def _linear(writer: Writer, layer: Layer) -> None:
         weight = weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(len(weight), -1)
     options = writer.schema.FullyConnectedOptionsT()
     options.fusedActivationFunction = writer.fused(layer)
-    stored = writer.constant(f"{layer.name}/weight", weight, layer.weight_scale)
+    stored = writer.weight(layer, weight)
     inputs = [writer.index[source], stored, writer.bias(layer, source)]
     # Version 12 is the first whose int8 kernels take one weight scale per output.
     writer.operator("FULLY_CONNECTED", (1, 12), inputs, writer.output(layer), options)

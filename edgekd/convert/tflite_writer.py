@@ -22,12 +22,14 @@ _ALIGNMENT = 16
 
 
 def tflite_bytes(network: Network) -> bytes:
-    """The file's bytes. Input `input` (1, H, W, C) and output `logits`, int8 where the network is, else float32.
+    """The file's bytes. Input `input` (1, H, W, C) and output `logits`, integer where the network is, else float32.
 
     Raises:
-        BuildError: a layer has no TFLite form.
+        BuildError: a layer, or the network's scheme, has no TFLite form.
         MissingExtraError: the flatbuffer schema is not installed.
     """
+    if network.scheme == "wi8_ai8_symmetric":
+        raise BuildError("scheme wi8_ai8_symmetric is TensorRT's and has no TFLite form: write ONNX, or use wi8_ai8")
     return Writer(network).finish()
 
 
@@ -44,7 +46,7 @@ class Writer:
         self.index: dict[str, int] = {}
         self.flattened: dict[str, tuple[int, ...]] = {}
         """Tensors that stand for a flattened (C, H, W) without a reshape, by torch's shape before flattening."""
-        self.quantized = network.scheme != "fp32"
+        self.quantized = network.tensors[network.input].grid is not None
 
     def finish(self) -> bytes:
         """Emit every layer and pack the file."""
@@ -76,7 +78,8 @@ class Writer:
         schema = self.schema
         entry = schema.TensorT()
         entry.name, entry.shape, entry.hasRank = name, [int(size) for size in shape], True
-        entry.type = schema.TensorType.INT8 if grid else schema.TensorType.FLOAT32
+        integer = schema.TensorType.INT16 if grid and grid.bits == 16 else schema.TensorType.INT8
+        entry.type = integer if grid else schema.TensorType.FLOAT32
         if grid:
             entry.quantization = self._quantization(np.array([grid.scale]), np.array([grid.zero_point]), 0)
         if data is not None:
@@ -134,12 +137,25 @@ class Writer:
         amounts = self.constant(name, np.array(shape, np.int32))
         self.operator("RESHAPE", (1, 1), [source, amounts], output, options)
 
+    def weight(self, layer: Layer, data: Array, axis: int = 0) -> int:
+        """Declare the layer's weight, laid out as `data`; `axis` is its output channel's."""
+        return self._stored(f"{layer.name}/weight", data, layer.weight_scale, axis)
+
+    def _stored(self, name: str, data: Array, scale: Array | None, axis: int) -> int:
+        """A constant that operators read: float16 ones through a dequantize, which runtimes do once, at load."""
+        index = self.constant(name, data, scale, axis)
+        if data.dtype != np.float16:
+            return index
+        wide = self.tensor(f"{name}/float32", data.shape, None)
+        self.operator("DEQUANTIZE", (3, 3), [index], wide, self.schema.DequantizeOptionsT())
+        return wide
+
     def bias(self, layer: Layer, source: str) -> int:
-        """Declare the bias, int32 on the grid of input scale times weight scale where quantized."""
+        """Declare the bias, an integer on the grid of input scale times weight scale where quantized."""
         assert layer.bias is not None
         grid = self.network.tensors[source].grid
         scale = layer.weight_scale * np.float32(grid.scale) if grid and layer.weight_scale is not None else None
-        return self.constant(f"{layer.name}/bias", layer.bias, scale)
+        return self._stored(f"{layer.name}/bias", layer.bias, scale, 0)
 
     def _pack(self) -> bytes:
         schema, network = self.schema, self.network

@@ -170,7 +170,9 @@ class _Typer:
         tensor = self.graph.tensors.get(sink)
         if tensor is None or tensor.zero_points is None:
             return False
-        return int(tensor.zero_points[0]) == {"int8": -128, "uint8": 0, "int16": -32768}.get(tensor.dtype)
+        # TensorRT fuses an activation in front of a symmetric grid, and takes no other grid.
+        symmetric = tensor.dtype in ("int8", "int16") and not tensor.zero_points.any()
+        return symmetric or int(tensor.zero_points[0]) == {"int8": -128, "uint8": 0, "int16": -32768}.get(tensor.dtype)
 
     def _absorb_activation(self, output: str) -> None:
         readers = self.readers.get(output, [])

@@ -16,6 +16,7 @@ from edgekd.nn.quantized.network import Grid, Layer, Network
 from edgekd.nn.quantized.network import Tensor as NetworkTensor
 from edgekd.nn.quantized.quantizer import ActivationQuantizer
 from edgekd.nn.quantized.rewrite import simplify
+from edgekd.nn.quantized.scheme import SCHEMES, SchemeSpec
 from edgekd.nn.quantized.trace import Operation, Trace, trace
 from edgekd.records import Scheme
 
@@ -43,7 +44,7 @@ class QuantizedModel(nn.Module):
     def __init__(self, traced: Trace, scheme: Scheme) -> None:
         super().__init__()
         self.scheme: Scheme = scheme
-        self._quantized = scheme != "fp32"
+        self._spec = SCHEMES[scheme]
         self._ranks = (traced.input_rank, traced.output_rank)
         names = {traced.input: INPUT}
         for index, operation in enumerate(traced.operations):
@@ -56,27 +57,30 @@ class QuantizedModel(nn.Module):
         self._shapes.update({names[operation.name]: operation.shape for operation in traced.operations})
         self._output = names[traced.output]
         self.layers = nn.ModuleDict(
-            {names[operation.name]: _layer(operation, self._quantized) for operation in traced.operations}
+            {names[operation.name]: _layer(operation, self._spec) for operation in traced.operations}
         )
         self.quantizers = nn.ModuleDict()
         self._grid_of: dict[str, str] = {}
         self._member_of: dict[str, int] = {}
-        if self._quantized:
+        if self._spec.activation_bits is not None:
             self._add_grids(traced, names)
 
     def _add_grids(self, traced: Trace, names: dict[str, str]) -> None:
         for grid in shared_grids(traced):
             key = names[grid.tensors[0]]
-            quantizer = ActivationQuantizer(grid.activation, len(grid.members))
-            if grid.fixed is not None:
+            bits, symmetric = self._spec.activation_bits or 8, self._spec.symmetric
+            quantizer = ActivationQuantizer(grid.activation, len(grid.members), bits, symmetric)
+            if grid.fixed is not None and not symmetric:
                 quantizer.fix(grid.fixed)
+            elif grid.fixed is not None and bits == 16:
+                quantizer.fix(Grid(2.0**-15, 0, 16))
             self.quantizers[key] = quantizer
             self._grid_of.update({names[tensor]: key for tensor in grid.tensors})
             self._member_of.update({names[tensor]: member for member, tensor in enumerate(grid.members)})
         for step in self._steps:
             layer = self._layer(step)
             shared = self._quantizer(step.key)
-            layer.saturates = shared is not None and shared.activation == layer.activation
+            layer.saturates = shared is not None and shared.activation == layer.activation and not shared.symmetric
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (N, classes) for inputs (N, ...) float32, as the int8 files compute them."""
@@ -100,20 +104,20 @@ class QuantizedModel(nn.Module):
     def unrounded(self) -> Iterator[None]:
         """Within it the model computes in float with its present weights: the reference for quantization noise."""
         layers = [self._layer(step) for step in self._steps]
-        before = [(layer.saturates, getattr(layer, "quantized", False)) for layer in layers]
+        before = [(layer.saturates, getattr(layer, "scheme", None)) for layer in layers]
         grids, self._grid_of = self._grid_of, {}
         for layer in layers:
             layer.saturates = False
             if isinstance(layer, WeightedLayer):
-                layer.quantized = False
+                layer.scheme = SCHEMES["fp32"]
         try:
             yield
         finally:
             self._grid_of = grids
-            for layer, (saturates, quantized) in zip(layers, before, strict=True):
+            for layer, (saturates, scheme) in zip(layers, before, strict=True):
                 layer.saturates = saturates
-                if isinstance(layer, WeightedLayer):
-                    layer.quantized = quantized
+                if isinstance(layer, WeightedLayer) and scheme is not None:
+                    layer.scheme = scheme
 
     def _layer(self, step: _Step) -> QuantizedLayer:
         layer = self.layers[step.key]
@@ -205,13 +209,13 @@ class QuantizedModel(nn.Module):
         return None if quantizer is None else quantizer.grid()
 
 
-def _layer(operation: Operation, quantized: bool) -> QuantizedLayer:
+def _layer(operation: Operation, scheme: SchemeSpec) -> QuantizedLayer:
     kind = LAYERS[operation.kind]
     if issubclass(kind, WeightedLayer):
         return kind(
             operation.parameters["weight"],
             operation.parameters.get("bias"),
-            quantized,
+            scheme,
             activation=operation.activation,
             **operation.attributes,
         )
@@ -224,15 +228,13 @@ def quantize_model(model: nn.Module, example: Tensor, scheme: Scheme = "wi8_ai8"
     Args:
         model: any module from (N, ...) float32 to (N, classes); it is traced in inference mode and left as it is.
         example: one input or a batch of them, (N, ...) float32; only its shape matters.
-        scheme: `wi8_ai8`, or `fp32` for the folded network without rounding.
+        scheme: how weights and activations are stored; `fp32` is the folded network without rounding.
 
     Raises:
         BuildError: an operator has no int8 form (named, with its place), or the model cannot be traced.
     """
-    if scheme not in ("wi8_ai8", "fp32"):
-        raise BuildError(f"scheme {scheme} is not built yet: use wi8_ai8 or fp32")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    traced = simplify(trace(model, example), quantized=scheme != "fp32")
+    traced = simplify(trace(model, example), quantized=SCHEMES[scheme].activation_bits is not None)
     for operation in traced.operations:
         if operation.kind not in LAYERS:
             raise BuildError(f"no int8 form is known for '{operation.kind}' at {operation.place}")

@@ -6,14 +6,16 @@ straight-through gradient inside the range (Jacob et al. 2018, arXiv:1712.05877)
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from edgekd.nn.quantized.network import CEILINGS, Activation, Grid
 
 WEIGHT_MAX = 127
-INT8_MIN, INT8_MAX = -128, 127
-_SMALLEST_RANGE = 1e-6
+_DEAD_RANGE = 1e-6
+"""A tensor that stays within this of 0 gets the scale 1: the runtimes refuse multipliers of 256 and more."""
 _BIAS_MAX = 2.0**30
 """A bias beyond this many steps would overflow the int32 accumulator; the weight's scale grows until it fits."""
 _SMALLEST_CHANNEL = 1e-6
@@ -21,11 +23,12 @@ _SMALLEST_CHANNEL = 1e-6
 
 
 class ActivationQuantizer(nn.Module):
-    """Rounds activations to int8, per tensor, on a range learnt as a moving average of minima and maxima.
+    """Rounds activations to integers, per tensor, on a range learnt as a moving average of minima and maxima.
 
     Several tensors may share one quantizer (a pool and its input, the inputs of a concatenation): each is a
     member with its own averages, and the range is their union. `activation` is a nonlinearity that all members
-    end in: the range then starts at 0 and ends at its ceiling at most, so that saturation is the nonlinearity.
+    end in: the range then starts at 0 and ends at its ceiling at most, so that saturation is the nonlinearity,
+    unless the grid is `symmetric`, whose zero point is 0.
     """
 
     minimum: Tensor
@@ -34,8 +37,18 @@ class ActivationQuantizer(nn.Module):
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, activation: Activation = "none", members: int = 1, momentum: float = 0.99) -> None:
+    def __init__(
+        self,
+        activation: Activation = "none",
+        members: int = 1,
+        bits: Literal[8, 16] = 8,
+        symmetric: bool = False,
+        momentum: float = 0.99,
+    ) -> None:
         super().__init__()
+        self.bits = bits
+        self.symmetric = symmetric
+        self.lowest, self.highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         self.fixed = False
         self.activation = activation
         self.momentum = momentum
@@ -47,14 +60,14 @@ class ActivationQuantizer(nn.Module):
         self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
 
     def forward(self, inputs: Tensor, member: int = 0) -> Tensor:
-        """The inputs on the int8 grid, same shape. In training, the range follows them until it is frozen."""
+        """The inputs on the grid, same shape. In training, the range follows them until it is frozen."""
         if self.training and self.observing and not self.fixed:
             self.observe(inputs.detach(), member)
         return self.round(inputs)
 
     def round(self, inputs: Tensor) -> Tensor:
         """The inputs on the grid as it is."""
-        return torch.fake_quantize_per_tensor_affine(inputs, self.scale, self.zero_point, INT8_MIN, INT8_MAX)
+        return torch.fake_quantize_per_tensor_affine(inputs, self.scale, self.zero_point, self.lowest, self.highest)
 
     @torch.no_grad()
     def observe(self, inputs: Tensor, member: int = 0) -> None:
@@ -72,14 +85,17 @@ class ActivationQuantizer(nn.Module):
             low = torch.zeros_like(low)
         if self.activation in CEILINGS:
             high = high.clamp(max=CEILINGS[self.activation])
-        scale = ((high - low) / (INT8_MAX - INT8_MIN)).clamp(min=_SMALLEST_RANGE)
+        if self.symmetric:
+            self.scale.copy_(_or_one(torch.maximum(-low, high)) / self.highest)
+            return
+        scale = _or_one(high - low) / (self.highest - self.lowest)
         # Sixteen bits, so that the scale times a pool's size has no rounding error, by which onnxruntime breaks ties.
         mantissa, exponent = torch.frexp(scale)
         scale = torch.ldexp(torch.floor(mantissa * 65536) / 65536, exponent)
         self.scale.copy_(scale)
         # Even, because XNNPACK rounds a mean's ties to even after adding the zero point and onnxruntime before.
-        zero_point = 2 * torch.round((INT8_MIN - low / scale) / 2)
-        self.zero_point.copy_(zero_point.clamp(INT8_MIN, INT8_MAX - 1))
+        zero_point = 2 * torch.round((self.lowest - low / scale) / 2)
+        self.zero_point.copy_(zero_point.clamp(self.lowest, self.highest - 1))
 
     def fix(self, grid: Grid) -> None:
         """Use this grid whatever the activations are, because the runtimes' kernels know no other."""
@@ -94,7 +110,11 @@ class ActivationQuantizer(nn.Module):
 
     def grid(self) -> Grid:
         """The grid in use."""
-        return Grid(float(self.scale), int(self.zero_point))
+        return Grid(float(self.scale), int(self.zero_point), self.bits)
+
+
+def _or_one(extent: Tensor) -> Tensor:
+    return torch.where(extent > _DEAD_RANGE, extent, torch.ones_like(extent))
 
 
 def straight_through(values: Tensor, exact: Tensor) -> Tensor:
