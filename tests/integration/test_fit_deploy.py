@@ -253,3 +253,44 @@ def test_a_loss_that_is_not_a_number_is_a_build_failure(place):
     result = edgekd("fit", "nan.toml", "--profile", "host", "--out", "nan", "--ablation", "none", cwd=place)
     assert result.returncode == 5, result.stderr
     assert "not a number" in result.stderr
+
+
+class TestOverSsh:
+    """The same run onto a real OpenSSH server on loopback."""
+
+    def deploy(self, place, sshd, *arguments):
+        return edgekd("deploy", "run", "--board", sshd.board, "--plan", "quick", *arguments, cwd=place)
+
+    def test_it_is_measured_there_and_costs_are_not_judged_on_another_kind_of_board(self, place, fitted, sshd):
+        result = self.deploy(place, sshd, "--identity", sshd.identity, "--json")
+        assert result.returncode == 6, result.stderr
+        report = json.loads(result.stdout)
+        assert sshd.board.split("@")[1].split(":")[0] in report["measurement"]["board"]
+        assert report["measurement"]["accuracy"] == pytest.approx(report["accuracy"]["student_int8"])
+        outcomes = {verdict["constraint"]: verdict["outcome"] for verdict in report["verdicts"]}
+        assert outcomes["latency_p90_ms"] == "not_measured"
+        assert outcomes["accuracy_min"] == "met"
+
+    def test_unknown_then_accepted_then_changed_host_keys(self, place, fitted, sshd):
+        sshd.known_hosts.unlink()
+        unknown = self.deploy(place, sshd)
+        assert unknown.returncode == 4
+        assert "--accept-new-host-key" in unknown.stderr
+        assert self.deploy(place, sshd, "--accept-new-host-key").returncode == 6
+        sshd.stop()
+        sshd.new_host_key()
+        sshd.start()
+        changed = self.deploy(place, sshd, "--accept-new-host-key")
+        assert changed.returncode == 4
+        assert "changed" in changed.stderr.lower()
+
+    def test_a_refused_login_and_an_unreachable_board(self, place, fitted, sshd):
+        (sshd.root / "authorized_keys").write_text("")
+        refused = self.deploy(place, sshd)
+        assert refused.returncode == 4
+        sshd.stop()
+        unreachable = self.deploy(place, sshd)
+        assert unreachable.returncode == 4
+        for result in (refused, unreachable):
+            assert "Traceback" not in result.stderr
+            assert "127.0.0.1" in result.stderr
