@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ Shape = tuple[int, int, int]
 
 USUAL_STUDENT = {
     "ds-cnn": {"stem_stride": 2, "kernel": 5, "width": 16, "depth": 3},
-    "inverted-residual": {"stem_stride": 1, "kernel": 3, "width": 8, "depth": 1, "expansion": 3},
+    "inverted-residual": {"stem_stride": 2, "kernel": 3, "width": 8, "depth": 1, "expansion": 3},
 }
 """The student where the recipe fixes none: about five thousand parameters, at the task's own window or resolution."""
 
@@ -57,12 +57,19 @@ class Taught:
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What need not be trained again: a teacher (with its seconds) or a scratch student of the same settings."""
+    """What need not be trained again, from runs of the same task, seed and schedule.
+
+    Args:
+        teacher: the trained teacher, which took `teacher_seconds`.
+        scratch: scratch students by their steps; those that are trained are put there too.
+        more_teachers: an ensemble's other teachers by seed and input share; likewise.
+        feature_cache: where the teacher's features are kept.
+    """
 
     teacher: nn.Module | None = None
     teacher_seconds: float = 0.0
-    scratch: nn.Module | None = None
-    scratch_trained: Trained | None = None
+    scratch: dict[int, tuple[nn.Module, Trained]] = field(default_factory=dict)
+    more_teachers: dict[tuple[int, float], tuple[nn.Module, Shape]] = field(default_factory=dict)
     feature_cache: Path | None = None
 
 
@@ -208,8 +215,8 @@ class _Distillation:
         if schedule is None:
             return teacher.eval(), shape
         if len(split) < len(self.task.train):
-            epochs = schedule.epochs * max(1, len(split) // schedule.batch_size)
-            schedule = for_steps(schedule, max(TEACHER_STEPS, epochs), len(split))
+            planned = schedule.epochs * max(1, len(split) // schedule.batch_size)
+            split, schedule = for_steps(schedule, max(TEACHER_STEPS, planned), split)
         train_model(
             teacher,
             Development(split, self.task.validation),
@@ -222,6 +229,11 @@ class _Distillation:
             on_progress=self.progress.update,
         )
         return teacher, shape
+
+    def _another_teacher(self, seed: int, share: float) -> tuple[nn.Module, Shape]:
+        if (seed, share) not in self.given.more_teachers:
+            self.given.more_teachers[seed, share] = self._trained_teacher(seed, share, self.train)
+        return self.given.more_teachers[seed, share]
 
     def _calibrated(self, teacher: nn.Module) -> tuple[nn.Module, float, float]:
         """The teacher as it teaches, and its calibration error on the validation split before and after."""
@@ -248,7 +260,7 @@ class _Distillation:
             teacher=teacher,
             build_student=lambda: Student(self.architecture),
             build_assistant=lambda widening: Student(_architecture(self.recipe, self.task, widening)),
-            train_teacher=lambda seed, share: self._trained_teacher(seed, share, self.train),
+            train_teacher=self._another_teacher,
             seed=self.recipe.seed,
             device=self.device,
             on_progress=self.progress.update,
@@ -258,15 +270,15 @@ class _Distillation:
 
     def _scratch(self, setting: Setting, outcome: Outcome) -> tuple[nn.Module, Trained]:
         """The same student from the labels alone, for as many steps as the distilled one was allowed."""
-        if self.given.scratch is not None and self.given.scratch_trained is not None:
-            return self.given.scratch, self.given.scratch_trained
         steps = outcome.trained.steps
+        if steps in self.given.scratch:
+            return self.given.scratch[steps]
         self.progress.stage("scratch", f"the same student, {steps} steps, labels alone")
         scratch = setting.fresh_student()
-        schedule = equal_schedule(self.recipe.distill.training, steps, len(self.train))
+        split, schedule = equal_schedule(self.recipe.distill.training, steps, self.train)
         trained = train_model(
             scratch,
-            setting.data,
+            Development(split, self.task.validation),
             setting.shape,
             HARD_ONLY,
             schedule,
@@ -276,13 +288,14 @@ class _Distillation:
             on_progress=self.progress.update,
             exact_steps=steps,
         )
+        self.given.scratch[steps] = (scratch, trained)
         return scratch, trained
 
 
-def equal_schedule(schedule: Training, steps: int, examples: int) -> Training:
-    """The schedule for exactly so many steps on so many examples: the recipe's own where its epochs come to more."""
-    per_epoch = max(1, examples // min(schedule.batch_size, examples))
-    return schedule if per_epoch * schedule.epochs >= steps else for_steps(schedule, steps, examples)
+def equal_schedule(schedule: Training, steps: int, split: Split) -> tuple[Split, Training]:
+    """A split and a schedule of at least so many steps: those given where their epochs come to enough."""
+    per_epoch = max(1, len(split) // min(schedule.batch_size, len(split)))
+    return (split, schedule) if per_epoch * schedule.epochs >= steps else for_steps(schedule, steps, split)
 
 
 def _scaled(size: int, share: float) -> int:

@@ -49,13 +49,21 @@ def watching(model: nn.Module, names: Sequence[str] | None = None) -> Iterator[d
 
 @torch.no_grad()
 def layer_shapes(model: nn.Module, example: Tensor) -> dict[str, Shape]:
-    """The shape (C, H, W) of every layer's feature map, for one input (1, C, H, W), in the order of computation."""
+    """The shape (C, H, W) of every layer's feature map, for one input (1, C, H, W), in the order of computation.
+
+    Layers that only pad are none.
+    """
     was_training = model.training
     model.eval()
     with watching(model) as seen:
         model(example)
     model.train(was_training)
-    return {name: (features.shape[1], features.shape[2], features.shape[3]) for name, features in seen.items()}
+    modules = dict(model.named_modules())
+    return {
+        name: (features.shape[1], features.shape[2], features.shape[3])
+        for name, features in seen.items()
+        if type(modules[name]).__module__ != nn.ZeroPad2d.__module__
+    }
 
 
 class TeacherFeatures:

@@ -18,6 +18,7 @@ from edgekd.train.loop import Additions, Progress, Trained, train
 from edgekd.train.objectives import Loss
 
 Shape = tuple[int, int, int]
+MOST_EPOCHS = 40
 Note = float | int | str | bool | None
 
 
@@ -143,8 +144,16 @@ def of_responses(objectives: Sequence[Objective]) -> list[Objective]:
     return [objective for objective in objectives if not objective.needs_features] or [Hard()]
 
 
-def for_steps(schedule: Training, steps: int, examples: int) -> Training:
-    """The schedule with as many epochs as give at least so many steps on so many examples, and no early stop."""
-    per_epoch = max(1, examples // min(schedule.batch_size, examples))
+def for_steps(schedule: Training, steps: int, split: Split) -> tuple[Split, Training]:
+    """A split and a schedule that come to at least so many steps in a usual number of epochs, without an early stop.
+
+    Few inputs stand in the split several times over: an epoch of one or two steps would be mostly validation.
+    """
+    least = max(1, steps * schedule.batch_size // MOST_EPOCHS)
+    times = max(1, -(-least // len(split)))
+    if times > 1:
+        rows = np.tile(np.arange(len(split)), times)
+        split = Split(split.inputs[rows], split.labels[rows])
+    per_epoch = max(1, len(split) // min(schedule.batch_size, len(split)))
     epochs = -(-steps // per_epoch)
-    return schedule.model_copy(update={"epochs": epochs, "patience": epochs})
+    return split, schedule.model_copy(update={"epochs": epochs, "patience": epochs})

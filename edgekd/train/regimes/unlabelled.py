@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgekd.errors import ConfigurationError
 from edgekd.records import DataFree, Hard, SemiSupervised
 from edgekd.tasks import Split, student_inputs
-from edgekd.train.examples import Examples, logits_of
+from edgekd.train.examples import Examples, examples_of, logits_of
 from edgekd.train.objectives import Loss
 from edgekd.train.objectives.signals import UNLABELLED
 from edgekd.train.regimes.setting import Note, Outcome, Setting, for_steps, of_responses
@@ -110,11 +110,11 @@ def data_free(setting: Setting) -> Outcome:
     """
     options = setting.recipe.data_free
     inputs = invert(setting.teacher.to(setting.device), setting.native, options, setting.seed, setting.device)
-    logits = logits_of(setting.teacher, inputs, setting.device)
-    examples = Examples(torch.from_numpy(student_inputs(inputs.numpy(), setting.shape)), logits.argmax(1), logits)
     objectives = [o for o in of_responses(setting.recipe.objectives) if o.needs_teacher] or [Hard()]
     steps = setting.recipe.training.epochs * max(1, len(setting.data.train) // setting.recipe.training.batch_size)
-    schedule = for_steps(setting.recipe.training, steps, len(examples))
+    choices = logits_of(setting.teacher, inputs, setting.device).argmax(1)
+    made, schedule = for_steps(setting.recipe.training, steps, Split(inputs.numpy(), choices.numpy()))
+    examples = examples_of(made, setting.shape, setting.teacher_logits(made))
     student = setting.fresh_student()
     trained = setting.learn_from(student, "student", examples, Loss(objectives), schedule=schedule)
     return Outcome(student, trained, trained.steps, {"synthesised": len(inputs)})

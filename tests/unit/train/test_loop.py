@@ -5,10 +5,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from edgekd.errors import BuildError
-from edgekd.records import Hard, Hinton, Training
+from edgekd.errors import BuildError, ConfigurationError
+from edgekd.records import FitNet, Hard, Hinton, Training
 from edgekd.train.examples import Examples, correct, logits_of
-from edgekd.train.loop import learning_rate_factor, train
+from edgekd.train.features import TeacherFeatures
+from edgekd.train.loop import Additions, Checkpointing, learning_rate_factor, train
 from edgekd.train.objectives import Loss
 
 CPU = torch.device("cpu")
@@ -98,3 +99,71 @@ def test_the_learning_rate_warms_up_to_its_peak_and_falls():
     assert max(factors) == factors[9] == factors[10] == 1.0
     assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
     assert factors[-1] < 0.02
+
+
+class Stop(Exception):
+    """Stands for a power cut."""
+
+
+def interrupted_then_resumed(digits, path, objectives, additions=Additions(), at=3):
+    def cut(message):
+        if f"epoch {at}/" in message:
+            raise Stop
+
+    options = {"objectives": objectives, "additions": additions, "checkpoint": Checkpointing(path, interval_s=0)}
+    with pytest.raises(Stop):
+        run(network(), digits, on_progress=cut, **options)
+    # Whatever random numbers are drawn in between must not matter, nor the weights that the new process starts from.
+    torch.manual_seed(99)
+    resumed = network(seed=7)
+    trained = run(resumed, digits, **options)
+    return resumed, trained
+
+
+def with_teacher(digits):
+    teacher = network(seed=5)
+    data, validation = digits
+    logits = logits_of(teacher, data.inputs, CPU)
+    return (Examples(data.inputs, data.labels, logits), validation), teacher
+
+
+@pytest.mark.parametrize("at", [1, 3, 6])
+def test_a_resumed_run_ends_bit_for_bit_like_one_never_stopped(digits, tmp_path, at):
+    taught, _ = with_teacher(digits)
+    objectives = (Hard(weight=0.3), Hinton(weight=0.7, weight_end=0.1))
+    whole = network()
+    expected = run(whole, taught, objectives=objectives)
+    model, trained = interrupted_then_resumed(taught, tmp_path / "run.pt", objectives, at=at)
+    assert trained.history == expected.history
+    assert (trained.steps, trained.best_epoch) == (expected.steps, expected.best_epoch)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_regressors_resume_too(digits, tmp_path):
+    taught, teacher = with_teacher(digits)
+    objectives = (Hard(), FitNet(layers=(("0", "2"),)))
+    additions = Additions(features=TeacherFeatures(teacher, digits[0].inputs, CPU))
+    whole = network()
+    expected = run(whole, taught, objectives=objectives, additions=additions)
+    model, trained = interrupted_then_resumed(taught, tmp_path / "run.pt", objectives, additions)
+    assert trained.history == expected.history
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_a_damaged_one_named(digits, tmp_path):
+    where = Checkpointing(tmp_path / "run.pt", interval_s=0)
+    run(network(), digits, checkpoint=where)
+    with pytest.raises(ConfigurationError, match="another seed"):
+        run(network(), digits, checkpoint=where, seed=1)
+    where.path.write_bytes(where.path.read_bytes()[:1000])
+    with pytest.raises(BuildError, match="damaged"):
+        run(network(), digits, checkpoint=where)
+
+
+def test_a_layer_that_does_not_exist_is_refused_with_those_that_do(digits):
+    taught, teacher = with_teacher(digits)
+    additions = Additions(features=TeacherFeatures(teacher, digits[0].inputs, CPU))
+    objectives = (Hard(), FitNet(layers=(("conv9", "2"), ("0", "layer4"))))
+    with pytest.raises(ConfigurationError, match="student has no layer 'conv9'.*it has 0, 1, 2") as error:
+        run(network(), taught, objectives=objectives, additions=additions)
+    assert "teacher has no layer 'layer4'" in str(error.value)
