@@ -167,9 +167,10 @@ class Inverted(nn.Module):
         activation: Activation,
         gate: Activation | None = None,
         linear: bool = False,
+        expansion: int = 3,
     ) -> None:
         super().__init__()
-        hidden = channels * 3
+        hidden = channels * expansion
         self.body = nn.Sequential(
             conv_bn(channels, hidden, 1, activation=activation),
             conv_bn(hidden, hidden, kernel, stride, hidden, activation),
@@ -182,10 +183,17 @@ class Inverted(nn.Module):
         return inputs + self.body(inputs) if self.residual else self.body(inputs)
 
 
-def mobile(activation: Activation, gate: Activation | None = None, linear: bool = False) -> nn.Module:
+def mobile(
+    activation: Activation,
+    gate: Activation | None = None,
+    linear: bool = False,
+    kernels: Sequence[int] = (3, 5, 3, 3),
+    expansion: int = 3,
+) -> nn.Module:
+    shapes = ((12, 12, 1), (12, 20, 2), (20, 20, 1), (20, 28, 2))
     blocks = [
-        Inverted(channels, width, kernel, stride, activation, gate, linear)
-        for channels, width, kernel, stride in ((12, 12, 3, 1), (12, 20, 5, 2), (20, 20, 3, 1), (20, 28, 3, 2))
+        Inverted(channels, width, kernel, stride, activation, gate, linear, expansion)
+        for (channels, width, stride), kernel in zip(shapes, kernels, strict=True)
     ]
     return nn.Sequential(
         conv_bn(1, 12, stride=2, activation=activation), *blocks, conv_bn(28, 64, 1, activation=activation), head(64)
@@ -420,7 +428,7 @@ ZOO: dict[str, tuple[Factory, Sequence[int]]] = {
     "MobileNetV1": (mobilenet_v1, IMAGE),
     "MobileNetV2": (lambda: mobile(nn.ReLU6), IMAGE),
     "MobileNetV3": (lambda: mobile(nn.Hardswish, nn.Hardsigmoid), IMAGE),
-    "EfficientNet-Lite": (lambda: mobile(nn.ReLU6), IMAGE),
+    "EfficientNet-Lite": (lambda: mobile(nn.ReLU6, kernels=(3, 5, 5, 5), expansion=4), IMAGE),
     "EfficientNet (SiLU, SE)": (lambda: mobile(nn.SiLU, nn.Sigmoid), IMAGE),
     "SE with linear layers": (lambda: mobile(nn.ReLU, nn.Sigmoid, linear=True), IMAGE),
     "SqueezeNet": (squeezenet, IMAGE),

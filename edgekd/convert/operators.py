@@ -50,7 +50,7 @@ def operators_of(graph: Graph) -> OperatorList:
     operators: list[Operator] = []
     tensors: dict[str, int] = {name: graph.tensors[name].elements for name in graph.inputs}
     for entry in typed_nodes(graph):
-        if entry.numeric == "index" and not entry.is_quantize:
+        if not entry.outputs or (entry.numeric == "index" and not entry.is_quantize):
             continue
         if (
             entry.is_quantize

@@ -87,13 +87,13 @@ class _Typer:
 
     def run(self) -> tuple[TypedNode, ...]:
         typed = [self._typed(node) for node in self.graph.nodes if node.op not in _QUANTIZE | _DEQUANTIZE]
-        kept = [entry for entry in typed if entry.node.outputs[0] not in self.absorbed]
+        kept = [entry for entry in typed if not self.absorbed.intersection(entry.node.outputs)]
         used = {name for entry in kept for name in entry.inputs} | set(self.graph.outputs)
         made = {name for entry in kept for name in entry.outputs} | set(self.graph.inputs)
         loose = [self._loose(node, used, made) for node in self.graph.nodes if node.op in _QUANTIZE | _DEQUANTIZE]
-        order = {node.outputs[0]: position for position, node in enumerate(self.graph.nodes) if node.outputs}
+        order = {id(node): position for position, node in enumerate(self.graph.nodes)}
         everything = [*kept, *(entry for entry in loose if entry is not None)]
-        return tuple(sorted(everything, key=lambda entry: order.get(entry.node.outputs[0], 0)))
+        return tuple(sorted(everything, key=lambda entry: order[id(entry.node)]))
 
     def _loose(self, node: GraphNode, used: set[str], made: set[str]) -> TypedNode | None:
         """A (de)quantize node that no operator absorbed: at the file's boundary, between floats, or on its own."""

@@ -12,8 +12,15 @@ from edgekd.convert.parity import compare, torch_logits
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.model import quantize_model
 
+# Their operators are those of the others.
+SLOW = {"ours: inverted residual", "ResNeXt", "MobileNetV2", "EfficientNet-Lite", "SE with linear layers", "GRU"}
 
-@pytest.mark.parametrize("name", FAMILIES)
+
+def cases(names):
+    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
+
+
+@pytest.mark.parametrize("name", cases(FAMILIES))
 def test_family_converts_to_both_formats(name, tmp_path):
     torch.manual_seed(0)
     factory, shape = FAMILIES[name]
@@ -42,7 +49,7 @@ def test_family_converts_to_both_formats(name, tmp_path):
             np.testing.assert_allclose(run_model(path, images[:8]), model(inputs[:8]).numpy(), atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", cases(REFUSED))
 def test_family_that_has_no_int8_form_is_refused_by_name(name):
     factory, shape, message = REFUSED[name]
     with pytest.raises(BuildError, match=message):
