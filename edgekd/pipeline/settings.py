@@ -53,12 +53,13 @@ def resolve(
     """
     recipe = _recipe(recipe_path, task)
     if task is not None and task != recipe.task.name:
-        recipe = recipe.model_copy(update={"task": recipe.task.model_copy(update={"name": task, "options": {}})})
+        chosen = {"name": anchored(task, Path.cwd()), "options": {}}
+        recipe = recipe.model_copy(update={"task": recipe.task.model_copy(update=chosen)})
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
     if ablation is not None:
         recipe = Recipe.model_validate({**_set_fields(recipe), "ablation": ablation})
-    name = profile or recipe.profile
+    name = anchored(profile, Path.cwd()) if profile else recipe.profile
     if name is None:
         raise ConfigurationError(
             "which board? give --profile NAME (see `edgekd profile list`) or profile = in the recipe"
@@ -108,15 +109,23 @@ def _set_fields(recipe: Recipe) -> dict[str, object]:
     return {name: getattr(recipe, name) for name in recipe.model_fields_set}
 
 
+def anchored(name: str, folder: Path) -> str:
+    """A name as it is; a path to a .py or .toml file as an absolute one, so that a run can be repeated anywhere."""
+    return str((folder / Path(name).expanduser()).resolve()) if name.endswith((".py", ".toml")) else name
+
+
 def _recipe(path: Path | None, task: str | None) -> Recipe:
-    if path is not None:
-        return load_recipe(path)
-    if task is None and Path(RECIPE_FILE).is_file():
+    if path is None and task is None and Path(RECIPE_FILE).is_file():
         logger.info("recipe: %s in this directory", RECIPE_FILE)
-        return load_recipe(Path(RECIPE_FILE))
-    if task is None:
-        logger.info("no recipe and no --task: the watch-gestures demo")
-    return Recipe()
+        path = Path(RECIPE_FILE)
+    if path is None:
+        if task is None:
+            logger.info("no recipe and no --task: the watch-gestures demo")
+        return Recipe()
+    recipe = load_recipe(path)
+    chosen = recipe.task.model_copy(update={"name": anchored(recipe.task.name, path.parent)})
+    profile = anchored(recipe.profile, path.parent) if recipe.profile else None
+    return recipe.model_copy(update={"task": chosen, "profile": profile})
 
 
 def with_task_schedules(recipe: Recipe, task: Task) -> Recipe:
