@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -23,26 +25,42 @@ logger = logging.getLogger(__name__)
 
 PIP_TIMEOUT_S = 900
 LEAST_GLIBC = (2, 17)
-ARCHITECTURES = ("aarch64", "x86_64")
-BUNDLE_FORMAT = 1
+ARCHITECTURES = ("aarch64", "x86_64", "armv7l")
+BUNDLE_FORMAT = 2
+# Wheels shrink to about a third at this level; higher ones cost seconds and save a few per cent.
+GZIP_LEVEL = 6
+_TAG = re.compile(r"manylinux_(\d{1,2})_(\d{1,3})_(\w+)")
+_OLD_TAGS = {"manylinux2014": (2, 17)}
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimePackage:
-    """A runtime as a package: `requirements` are all that importing `module` needs, so nothing else is sent."""
+    """A runtime as a package: `requirements` are all that is sent so that `module` can be imported.
 
-    package: str
+    `distributions` are the names under which a board may have it already; the first is the one that is sent.
+    """
+
+    distributions: tuple[str, ...]
     module: str
     least_version: str
     requirements: tuple[str, ...]
 
+    @property
+    def package(self) -> str:
+        """The name of the package that is sent."""
+        return self.distributions[0]
 
-RUNTIME_PACKAGES: dict[RuntimeName, RuntimePackage] = {
-    "tflite": RuntimePackage(
-        "ai-edge-litert", "ai_edge_litert.interpreter", "2.1", ("ai-edge-litert>=2.1,<3", "numpy>=1.23,<3")
-    ),
-    "onnx": RuntimePackage("onnxruntime", "onnxruntime", "1.19", ("onnxruntime>=1.19,<2", "numpy>=1.23,<3")),
-}
+
+_LITERT = RuntimePackage(
+    ("ai-edge-litert",), "ai_edge_litert.interpreter", "2.1", ("ai-edge-litert>=2.1,<3", "numpy>=1.23,<3")
+)
+# For 32-bit userlands nothing newer exists, and no wheel of numpy either: the board's own package has to serve.
+_TFLITE_RUNTIME = RuntimePackage(
+    ("tflite-runtime",), "tflite_runtime.interpreter", "2.13", ("tflite-runtime>=2.13,<3",)
+)
+_ONNXRUNTIME = RuntimePackage(
+    ("onnxruntime", "onnxruntime-gpu"), "onnxruntime", "1.19", ("onnxruntime>=1.19,<2", "numpy>=1.23,<3")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +77,82 @@ class WheelTarget:
         tags = [f"manylinux_2_{minor}_{self.architecture}" for minor in range(newest, oldest - 1, -1)]
         return [*tags, f"manylinux2014_{self.architecture}"]
 
+    def __str__(self) -> str:
+        """In words, for messages."""
+        return f"{self.architecture}, glibc {self.glibc[0]}.{self.glibc[1]}, Python {self.python[0]}.{self.python[1]}"
+
+
+def runtime_package(runtime: RuntimeName, architecture: str) -> RuntimePackage:
+    """The package that brings a runtime to an architecture.
+
+    Raises:
+        BoardError: none exists.
+    """
+    if architecture != "armv7l":
+        return _LITERT if runtime == "tflite" else _ONNXRUNTIME
+    if runtime == "tflite":
+        return _TFLITE_RUNTIME
+    raise BoardError(
+        "onnxruntime has no wheels for 32-bit userlands: use --runtime tflite, or install the board's 64-bit system"
+    )
+
+
+def parse_target(platform_tag: str, python: str) -> WheelTarget:
+    """`manylinux_2_28_aarch64` and `3.11` as a target.
+
+    Raises:
+        ConfigurationError: either is not understood, or no runtime is published for it.
+    """
+    found = _TAG.fullmatch(platform_tag)
+    old, _, rest = platform_tag.partition("_")
+    if found:
+        glibc, architecture = (int(found.group(1)), int(found.group(2))), found.group(3)
+    elif old in _OLD_TAGS:
+        glibc, architecture = _OLD_TAGS[old], rest
+    else:
+        raise ConfigurationError(
+            f"--platform '{printable(platform_tag, 60)}' is not a platform tag of PEP 600: give one like "
+            "manylinux_2_28_aarch64 (glibc 2.28 or newer there; `edgekd board check` tells a board's own)"
+        )
+    if architecture not in ARCHITECTURES or glibc < LEAST_GLIBC or glibc[0] != LEAST_GLIBC[0]:
+        raise ConfigurationError(
+            f"--platform {platform_tag}: runtimes are published for glibc {LEAST_GLIBC[0]}.{LEAST_GLIBC[1]} or newer "
+            f"on {', '.join(ARCHITECTURES)}"
+        )
+    version = re.fullmatch(r"3\.(\d{1,2})", python)
+    if version is None or int(version.group(1)) < 9:
+        raise ConfigurationError(f"--python '{printable(python, 20)}': give 3.9 or newer, for example 3.11")
+    return WheelTarget(architecture, glibc, (3, int(version.group(1))))
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A tar archive of installed packages. `identity` names it on boards: a hash of its content."""
+    """A compressed tar archive of installed packages. `identity` names it on boards: a hash of its content."""
 
     path: Path
-    identity: str
+    sha256: str
     size_bytes: int
+    unpacked_bytes: int
+
+    @property
+    def identity(self) -> str:
+        """The name of its directory on boards."""
+        return self.sha256[:16]
+
+
+def bundle_cache() -> Path:
+    """Where this machine keeps the bundles that it made."""
+    return Path(platformdirs.user_cache_dir("edgekd")) / "bundles"
+
+
+def find_bundle(runtime: RuntimeName, target: WheelTarget) -> Bundle | None:
+    """The cached bundle for that target, else one made for an older glibc of the same kind, which fits as well."""
+    package = runtime_package(runtime, target.architecture)
+    for minor in range(target.glibc[1], LEAST_GLIBC[1] - 1, -1):
+        path = _path(package, WheelTarget(target.architecture, (target.glibc[0], minor), target.python))
+        if path.is_file():
+            return _described(path)
+    return None
 
 
 def cached_bundle(runtime: RuntimeName, target: WheelTarget) -> Bundle:
@@ -76,17 +162,32 @@ def cached_bundle(runtime: RuntimeName, target: WheelTarget) -> Bundle:
         BoardError: no wheel fits, or they cannot be downloaded.
         ConfigurationError: the cache cannot be written.
     """
-    package = RUNTIME_PACKAGES[runtime]
-    request = json.dumps([BUNDLE_FORMAT, package.requirements, target.platform_tags(), target.python])
-    directory = Path(platformdirs.user_cache_dir("edgekd")) / "bundles"
-    path = directory / f"{package.package}-{hashlib.sha256(request.encode()).hexdigest()[:16]}.tar"
-    if not path.exists():
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            _build(package, target, path)
-        except OSError as error:
-            raise ConfigurationError(f"the cache {directory} cannot be written: {error.strerror or error}") from error
-    return Bundle(path, sha256_file(path)[:16], path.stat().st_size)
+    if found := find_bundle(runtime, target):
+        return found
+    package = runtime_package(runtime, target.architecture)
+    path = _path(package, target)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _build(package, target, path)
+    except OSError as error:
+        raise ConfigurationError(f"the cache {path.parent} cannot be written: {error.strerror or error}") from error
+    return _described(path)
+
+
+def _path(package: RuntimePackage, target: WheelTarget) -> Path:
+    request = json.dumps([BUNDLE_FORMAT, package.requirements])
+    return bundle_cache() / (
+        f"{package.package}-{target.architecture}-glibc{target.glibc[0]}.{target.glibc[1]}"
+        f"-cp{target.python[0]}{target.python[1]}-{hashlib.sha256(request.encode()).hexdigest()[:8]}.tar.gz"
+    )
+
+
+def _described(path: Path) -> Bundle:
+    # gzip ends with the size of what is inside (RFC 1952: ISIZE, little-endian, modulo 2^32).
+    with path.open("rb") as file:
+        file.seek(-4, 2)
+        unpacked_bytes = int.from_bytes(file.read(4), "little")
+    return Bundle(path, sha256_file(path), path.stat().st_size, unpacked_bytes)
 
 
 def _build(package: RuntimePackage, target: WheelTarget, path: Path) -> None:
@@ -98,8 +199,9 @@ def _build(package: RuntimePackage, target: WheelTarget, path: Path) -> None:
         for name in files:
             check_name(name)
         sums = {name: sha256_file(file) for name, file in files.items()}
-        partial = Path(temporary) / "bundle.tar"
-        with partial.open("wb") as archive:
+        partial = Path(temporary) / "bundle.tar.gz"
+        # No name and no time inside: the same files give the same bytes, and so the same identity.
+        with partial.open("wb") as file, gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as archive:
             for chunk in tar_stream(files, sums):
                 archive.write(chunk)
         partial.replace(path)

@@ -125,6 +125,8 @@ def matches_profile(facts: dict[str, Any], session: Session, profile: DeviceProf
         session: how the board is reached.
         profile: the kind in question.
     """
+    if facts.get("emulated"):
+        return False, f"{session.name} is emulated: its latencies say nothing of a {profile.title}"
     match = profile.match
     if match.this_machine:
         if session.is_local:

@@ -90,20 +90,22 @@ class Session(ABC):
         self,
         command: Sequence[str],
         *,
-        stdin: bytes | None = None,
+        stdin: bytes | Iterable[bytes] | None = None,
         on_line: Callable[[str], None],
         timeout_s: float,
         idle_timeout_s: float,
     ) -> CommandResult:
         """Run a command and hand over each line of its output as it comes.
 
-        Standard input stays open until the command ends: to the command, its closing means that this side is gone.
+        Standard input stays open until the command ends, or until an iterator given as `stdin` does: to the command,
+        its closing means that this side is gone.
         `idle_timeout_s` bounds the silence between lines. Nothing is raised for a non-zero exit code.
         """
         lines = LineSplitter(on_line, LINE_LIMIT_BYTES, STREAM_LIMIT_BYTES)
-        chunks = [stdin] if stdin else []
+        hold = stdin is None or isinstance(stdin, bytes)
+        chunks = [stdin] if isinstance(stdin, bytes) else stdin or []
         end = self._exchange(
-            command, chunks, lines, hold_stdin=True, timeout_s=timeout_s, idle_timeout_s=idle_timeout_s
+            command, chunks, lines, hold_stdin=hold, timeout_s=timeout_s, idle_timeout_s=idle_timeout_s
         )
         lines.finish()
         return _result(end, "")

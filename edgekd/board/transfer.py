@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 2**18
 SUMS_NAME = "SHA256SUMS"
+# In every directory that files were put into: their sums and names, so that cleaning knows what is ours.
+LISTING_NAME = ".edgekd-files"
 # Checking sums and importing a runtime is silent work, slow on an SD card; a frozen server is noticed before this.
 IDLE_TIMEOUT_S = 180.0
 TRANSFER_TIMEOUT_S = 3600.0
@@ -33,7 +35,7 @@ _SAFE_PART = re.compile(r"(?![-. ])[^\x00-\x1f\x7f-\x9f/\\]{1,200}(?<! )")
 # One line, and neither single quotes, backslashes nor exclamation marks: it has to pass through login shells that are
 # not POSIX ones. $1: destination directory, $2: a token. The name of the temporary directory holds the process that
 # fills it, so that one whose process is gone is known to be stale.
-_PREPARE = (
+PREPARE = (
     'root=$1; mkdir -p -- "$root" || exit 91; '
     'for old in "$root"/.incoming-*; do owner=${old##*.incoming-}; owner=${owner%%-*}; '
     '[ -e "$old" ] && [ -n "$owner" ] && { kill -0 "$owner" 2>/dev/null || rm -rf -- "$old"; }; done; '
@@ -41,12 +43,12 @@ _PREPARE = (
     "trap clean EXIT; trap 'exit 129' HUP INT TERM PIPE; "
 ).replace("'", '"')
 RECEIVE = (
-    _PREPARE + 'mkdir -m 700 -- "$new" || exit 91; cd -- "$new" || exit 91; tar -xf - || exit 92; '
+    PREPARE + 'mkdir -m 700 -- "$new" || exit 91; cd -- "$new" || exit 91; tar -xf - || exit 92; '
     f"sha256sum -c {SUMS_NAME} >/dev/null || exit 93; "
 )
 _PUBLISH_FILES = (
     'while read -r sum name; do case $name in */*) mkdir -p -- "$root/${name%/*}" || exit 91;; esac; '
-    f'mv -f -- "$name" "$root/$name" || exit 91; done < {SUMS_NAME}; exit 0'
+    f'mv -f -- "$name" "$root/$name" || exit 91; done < {SUMS_NAME}; cat {SUMS_NAME} >>"$root/{LISTING_NAME}"; exit 0'
 )
 _HASHES = 'cd -- "$1" 2>/dev/null || exit 0; shift; sha256sum -- "$@" 2>/dev/null; exit 0'
 
@@ -175,6 +177,17 @@ def send_tar(
     Raises:
         BoardError: there is not enough room for `size_bytes`; nothing was sent.
     """
+    require_room(session, root, size_bytes)
+    command = ["sh", "-c", RECEIVE + publish, "edgekd", root, secrets.token_hex(4), *arguments]
+    return session.send(command, chunks, timeout_s=TRANSFER_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S)
+
+
+def require_room(session: Session, root: str, size_bytes: int) -> None:
+    """Ask whether `size_bytes` fit on the disk that `root` is on, before anything is sent.
+
+    Raises:
+        BoardError: they do not. A board that cannot tell passes.
+    """
     free_bytes = parse_df(session.shell(_FREE, root, check=False).stdout)
     if free_bytes is not None and free_bytes < size_bytes:
         raise BoardError(
@@ -182,8 +195,6 @@ def send_tar(
             f"{free_bytes / 2**20:.1f} MiB are free. Nothing was sent. Free some, or set EDGEKD_BOARD_HOME to a "
             "directory on another disk"
         )
-    command = ["sh", "-c", RECEIVE + publish, "edgekd", root, secrets.token_hex(4), *arguments]
-    return session.send(command, chunks, timeout_s=TRANSFER_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S)
 
 
 def transfer_failure(session: Session, root: str, result: CommandResult) -> BoardError:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import edgekd
-from edgekd.cli import deploy, distill, fit, objectives, predict, profile, report, schema
+from edgekd.cli import board, deploy, distill, fit, objectives, predict, profile, report, schema
 from edgekd.cli.console import set_up_logging
 from edgekd.cli.errors import ExitCodeGroup
 
@@ -28,12 +28,14 @@ app = typer.Typer(
 app.command("fit")(fit.fit_command)
 app.command("deploy")(deploy.deploy_command)
 app.command("measure")(deploy.measure_command)
+app.command("calibrate")(calibrate.calibrate_command)
 app.command("predict")(predict.predict_command)
 app.command("report")(report.report_command)
 app.command("distill")(distill.distill_command)
 app.command("objectives")(objectives.objectives_command)
 app.command("schema")(schema.schema_command)
 app.add_typer(profile.app, name="profile")
+app.add_typer(board.app, name="board")
 
 
 def _print_version(wanted: bool) -> None:

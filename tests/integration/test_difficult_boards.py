@@ -15,7 +15,9 @@ from edgekd.board.agent_client import read_facts
 from edgekd.board.deploy import deploy_files
 from edgekd.board.measure import measure
 from edgekd.board.open import open_session
-from edgekd.board.provision import find_python, provision
+from edgekd.board.provision import provision
+from edgekd.board.transfer import LISTING_NAME
+from edgekd.board.userland import find_python
 from edgekd.errors import BoardError, ConfigurationError
 
 MODEL = FIXTURES / "tiny_int8.tflite"
@@ -44,7 +46,7 @@ def tools(tmp_path):
 
 
 def hide_system_python(monkeypatch):
-    from edgekd.board import provision as module
+    from edgekd.board import userland as module
 
     # The board is this machine, whose /usr/bin cannot be hidden from an absolute path.
     monkeypatch.setattr(module, "PYTHON_NAMES", tuple(n for n in module.PYTHON_NAMES if not n.startswith("/")))
@@ -125,7 +127,7 @@ def test_a_full_disk_leaves_nothing_half_written(sshd, small_disk, tmp_path, mon
         with pytest.raises(BoardError, match="3.0 MiB are needed" if df_works else "could not be unpacked"):
             deploy_files(session, {MODEL.name: MODEL, big.name: big}, "r")
         left = [path for path in small_disk.rglob("*") if path.is_file() or ".incoming" in path.name]
-        assert left == [small_disk / "home/runs/r" / MODEL.name]
+        assert set(left) == {small_disk / "home/runs/r" / name for name in (MODEL.name, LISTING_NAME)}
         assert deploy_files(session, {MODEL.name: MODEL}, "r2") == f"{small_disk}/home/runs/r2"
 
 

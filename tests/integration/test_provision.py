@@ -64,8 +64,8 @@ def test_a_board_without_the_runtime_is_sent_it_once(make_sshd, bare_python, whe
         folder = deploy_files(session, {name: path}, "r")
         result = measure(session, environment, board_model(folder, path), short_plan(runtime))
         assert result.runtime_version == environment.runtime_version
-        left = [path.name for path in Path(server.home, ".edgekd/bundles").iterdir()]
-        assert left == [Path(environment.site).name]
+        left = {path.name for path in Path(server.home, ".edgekd/bundles").iterdir()}
+        assert left == {Path(environment.site).name, f"current-{runtime}"}
 
 
 def test_a_bundle_that_cannot_be_imported_is_removed(make_sshd, bare_python, wheel_cache, tmp_path, monkeypatch):

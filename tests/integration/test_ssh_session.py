@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.board.open import open_session
+from edgekd.board.transfer import LISTING_NAME
 from edgekd.errors import BoardError
 
 
@@ -33,7 +34,8 @@ def test_put_and_get_round_trip_and_skip(sshd, tmp_path):
         assert session.put(local, remote).skipped == ("data.bin",)
         session.get(remote, tmp_path / "back.bin")
         assert (tmp_path / "back.bin").read_bytes() == local.read_bytes()
-        assert [path.name for path in Path(session.home).rglob("*") if path.is_file()] == ["data.bin"]
+        there = {path.name for path in Path(session.home).rglob("*") if path.is_file()}
+        assert there == {"data.bin", LISTING_NAME}
 
 
 def test_unknown_host_key_is_refused_and_accepted_on_request(sshd):
