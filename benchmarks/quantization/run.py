@@ -2,6 +2,8 @@
 
     python -m benchmarks.quantization.run [--steps N] [--only WORD]
 
+With `--only`, the networks whose name holds the word are measured again and the other rows are kept.
+
 Images are fashion-mnist, signals watch-gestures; the agreement is over 500 test inputs that no training saw.
 """
 
@@ -109,11 +111,14 @@ def main() -> None:
         except BuildError as error:
             rows[name] = {"outcome": "refused", "reason": str(error)}
         print(name, json.dumps(rows[name])[:400], flush=True)
-    if not arguments.only:
-        RESULTS.mkdir(exist_ok=True)
-        versions = {name: __import__(name).__version__ for name in ("torch", "onnxruntime", "numpy")}
-        record = {"machine": platform.processor() or platform.machine(), "versions": versions, "steps": arguments.steps}
-        (RESULTS / "zoo.json").write_text(json.dumps({**record, "inputs": INPUTS, "networks": rows}, indent=1) + "\n")
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "zoo.json"
+    if arguments.only and path.exists():
+        rows = {**json.loads(path.read_text())["networks"], **rows}
+    rows = {name: rows[name] for name in ZOO if name in rows}
+    versions = {name: __import__(name).__version__ for name in ("torch", "onnxruntime", "numpy")}
+    record = {"machine": platform.processor() or platform.machine(), "versions": versions, "steps": arguments.steps}
+    path.write_text(json.dumps({**record, "inputs": INPUTS, "networks": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ class QuantizedModel(nn.Module):
         super().__init__()
         self.scheme: Scheme = scheme
         self._spec = SCHEMES[scheme]
+        self._ranges_are_set = False
         self._ranks = (traced.input_rank, traced.output_rank)
         names = {traced.input: INPUT}
         for index, operation in enumerate(traced.operations):
@@ -168,11 +169,14 @@ class QuantizedModel(nn.Module):
         self.train(training)
 
     def _require_ranges(self) -> None:
+        if self._ranges_are_set:
+            return
         unset = [key for key in self.quantizers if not self._is_set(key)]
         if unset:
             raise BuildError(
                 f"no ranges were observed for {unset[0]} (and {len(unset) - 1} more): train or calibrate the model"
             )
+        self._ranges_are_set = True
 
     def _is_set(self, tensor: str) -> bool:
         quantizer = self._quantizer(tensor)
