@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import typer
@@ -10,6 +12,9 @@ from typer.core import TyperGroup
 
 from edgekd.cli.console import stderr
 from edgekd.errors import EXIT_BUG, EXIT_INTERRUPTED, EdgekdError
+
+EXIT_READER_GONE = 141
+"""What a shell reports of a command that a closed pipe ended (128 + SIGPIPE)."""
 
 
 class ExitCodeGroup(TyperGroup):
@@ -29,6 +34,10 @@ class ExitCodeGroup(TyperGroup):
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except (typer.Exit, typer.Abort, SystemExit):
             raise
+        except BrokenPipeError:
+            # The reader has gone (`edgekd … | head`). What Python still flushes at exit must go nowhere, quietly.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_READER_GONE) from None
         except Exception as error:
             if _is_usage(error):
                 raise

@@ -115,6 +115,15 @@ def test_profiles_are_listed_shown_and_checked(tmp_path):
     assert json.loads(run("profile", "check", path, "--json").stdout)["valid"] is False
 
 
+def test_a_reader_that_goes_away_is_no_bug():
+    code = "import sys, edgekd.cli; sys.argv = ['edgekd', 'schema', 'report']; edgekd.cli.main()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait(timeout=60) == 141
+    assert said == ""
+
+
 def test_an_edgekd_toml_here_is_the_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "edgekd.toml").write_text("[task]\nname = 'not-a-task'\n")
