@@ -22,7 +22,7 @@ def schema_command(
     """
     from edgekd import records
 
-    types = {
+    types: dict[str, type[records.Record]] = {
         "report": records.Report,
         "measurement": records.Measurement,
         "profile": records.DeviceProfile,

@@ -8,9 +8,7 @@ from edgekd.core.operators import Operator, OperatorList
 def chains(draw):
     sizes = draw(st.lists(st.integers(1, 1000), min_size=2, max_size=8))
     names = [f"t{index}" for index in range(len(sizes))]
-    operators = tuple(
-        Operator(f"op{i}", "other", 0, 0, 0, (names[i],), names[i + 1]) for i in range(len(sizes) - 1)
-    )
+    operators = tuple(Operator(f"op{i}", "other", 0, 0, 0, (names[i],), names[i + 1]) for i in range(len(sizes) - 1))
     return OperatorList(operators, dict(zip(names, sizes, strict=True)), (names[0],), (names[-1],)), sizes
 
 
