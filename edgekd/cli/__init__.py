@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import edgekd
-from edgekd.cli import board, deploy, distill, fit, objectives, predict, profile, report, schema
+from edgekd.cli import board, calibrate, deploy, distill, fit, objectives, predict, profile, report, schema
 from edgekd.cli.console import set_up_logging
 from edgekd.cli.errors import ExitCodeGroup
 

@@ -3,8 +3,17 @@
 from edgekd.records.artifact import Artifact, Audit, Finding, Format, Parity, Scheme
 from edgekd.records.base import Basis, Estimate, Record, RuntimeName
 from edgekd.records.budget import LATENCY_PERCENTILES, Budget
+from edgekd.records.calibration import Calibration, SampleLevel, TimedRound
 from edgekd.records.candidate import Candidate
-from edgekd.records.measurement import Measurement, PowerTrace, ThrottleSample
+from edgekd.records.measurement import (
+    Contention,
+    HostParity,
+    Measurement,
+    OperatorTime,
+    PowerTrace,
+    PowerWindow,
+    ThrottleSample,
+)
 from edgekd.records.objectives import (
     OBJECTIVE_RECORDS,
     Attention,
@@ -24,6 +33,7 @@ from edgekd.records.prediction import PredictedOperator, Prediction
 from edgekd.records.profile import (
     Acceleration,
     DeviceProfile,
+    HeldOut,
     LatencyModel,
     Match,
     OperatingPoint,
@@ -70,6 +80,7 @@ __all__ = [
     "Audit",
     "Basis",
     "Budget",
+    "Calibration",
     "Candidate",
     "Continual",
     "Curriculum",
@@ -84,6 +95,7 @@ __all__ = [
     "FitNet",
     "Format",
     "Hard",
+    "HeldOut",
     "Hinton",
     "LatencyModel",
     "LogitStandardization",
@@ -103,6 +115,10 @@ __all__ = [
     "PredictedOperator",
     "Prediction",
     "PowerTrace",
+    "PowerWindow",
+    "Contention",
+    "HostParity",
+    "OperatorTime",
     "Progressive",
     "Quantization",
     "Recipe",
@@ -111,6 +127,7 @@ __all__ = [
     "Relational",
     "Report",
     "RuntimeName",
+    "SampleLevel",
     "Scheme",
     "SelfDistillation",
     "SemiSupervised",
@@ -121,6 +138,7 @@ __all__ = [
     "StudentChoice",
     "TaskChoice",
     "ThrottleSample",
+    "TimedRound",
     "Training",
     "Verdict",
     "named_plan",

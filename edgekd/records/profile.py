@@ -6,7 +6,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from edgekd.records.base import SCHEMA_VERSION, Fraction, NonNegative, PositiveInt, Record, RuntimeName
+from edgekd.records.base import SCHEMA_VERSION, Fraction, NonNegative, Positive, PositiveInt, Record, RuntimeName
 from edgekd.records.budget import Budget
 
 T = TypeVar("T")
@@ -111,11 +111,32 @@ OPERATOR_KINDS = ("conv", "pointwise", "depthwise", "dense", "add", "pool", "oth
 
 
 class OperatorCost(Record):
-    """What one kind of operator costs: milliseconds per million MACs, per million bytes moved, and per operator."""
+    """What one kind of operator costs, in milliseconds.
+
+    Per million MACs, per million bytes moved, per operator; and, where the model has a `tile`, per million MACs with
+    the output channels rounded up to whole tiles, and per thousand output positions (height times width).
+    """
 
     ms_per_mmac: NonNegative = 0.0
     ms_per_mbyte: NonNegative = 0.0
     ms_per_op: NonNegative = 0.0
+    ms_per_mtiled_mac: NonNegative = 0.0
+    ms_per_kposition: NonNegative = 0.0
+
+
+class HeldOut(Record):
+    """A model that took no part in a fit: measured, and predicted with the fit's interval, in ms."""
+
+    label: str
+    measured_ms: Positive
+    predicted_ms: Positive
+    low_ms: Positive
+    high_ms: Positive
+
+    @property
+    def covered(self) -> bool:
+        """Whether the interval held what was measured."""
+        return self.low_ms <= self.measured_ms <= self.high_ms
 
 
 class LatencyModel(Record):
@@ -125,6 +146,10 @@ class LatencyModel(Record):
     multiplicative: `[p / exp(half_width), p * exp(half_width)]` holds `confidence` of cases. Outside `hull`
     (the least and greatest value of each fitted feature) the half width grows by `widening` for every
     e-fold beyond the nearest edge.
+
+    `tile`: kernels compute so many output channels at once, and a part of a tile takes as long as a whole one; None
+    where MACs are counted as they are. `held_out` is the fit's error table: what `held_out_mape_percent` and
+    `interval_coverage` were computed from.
     """
 
     runtime: RuntimeName
@@ -134,6 +159,7 @@ class LatencyModel(Record):
     provenance: Literal["prior", "published", "measured"]
     overhead_ms: NonNegative
     costs: dict[str, OperatorCost]
+    tile: PositiveInt | None = None
     half_width: NonNegative
     confidence: Fraction = 0.9
     widening: NonNegative = 0.25
@@ -141,6 +167,7 @@ class LatencyModel(Record):
     samples: int = Field(ge=0)
     held_out_mape_percent: NonNegative | None = None
     interval_coverage: Fraction | None = None
+    held_out: tuple[HeldOut, ...] = ()
     measured_by: str = ""
     measured_on: str = ""
     source: Annotated[str, Field(min_length=3)]

@@ -1,0 +1,135 @@
+"""Short interleaved timings of many model files on one board: for calibrating it and for checking candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekd.board.agent_client import Agent, facts_line
+from edgekd.board.deploy import deploy_files
+from edgekd.board.facts import matches_profile, parse_facts, throttle_sample
+from edgekd.board.open import open_session
+from edgekd.board.provision import RuntimeEnvironment, provision
+from edgekd.board.session import Session
+from edgekd.board.timed_pass import timed_pass
+from edgekd.core.statistics import percentile
+from edgekd.errors import ConfigurationError
+from edgekd.pipeline.console import Progress
+from edgekd.records import DeviceProfile, MeasurementPlan, RuntimeName
+from edgekd.store import hash_file
+
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class BoardAddress:
+    """How to reach a board."""
+
+    board: str
+    identity: Path | None = None
+    accept_new_host_key: bool = False
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One short timed process: median and 90th percentile of one inference in ms, and whether the board throttled."""
+
+    median_ms: float
+    p90_ms: float
+    throttled: bool
+
+
+@dataclass(frozen=True)
+class BoardTimer:
+    """A provisioned board of the profile's kind, ready to time files."""
+
+    session: Session
+    environment: RuntimeEnvironment
+    agent: Agent
+    threads: int
+    facts: dict[str, Any]
+
+    def put(self, files: Mapping[str, Path], key: str) -> str:
+        """Send files (name → path) into one folder there; returns it."""
+        return deploy_files(self.session, files, key)
+
+    def time(self, remote: str, sha256: str, seconds: float, warmup_seconds: float = 0.1) -> Timing:
+        """Time one file in a fresh process there.
+
+        Raises:
+            BoardError: the board failed, or the link.
+            BuildError: the runtime refuses the file.
+        """
+        plan = MeasurementPlan(
+            name="quick",
+            runtime=self.environment.runtime,
+            threads=self.threads,
+            min_runs=16,
+            min_seconds=seconds,
+            processes=1,
+            warmup_runs=3,
+            warmup_seconds=warmup_seconds,
+            max_seconds=max(10.0, 4 * seconds),
+        )
+        common = {
+            "runtime": self.environment.runtime,
+            "model": remote,
+            "model_sha256": sha256,
+            "threads": self.threads,
+            "inputs": None,
+            "seed": RANDOM_SEED,
+        }
+        timed = timed_pass(self.agent, common, plan, None, _ignored)
+        samples = [duration / 1e6 for duration in timed.durations_ns]
+        states = [throttle_sample(state, timed.states[0], 0.0) for state in timed.states]
+        return Timing(
+            percentile(samples, 50), percentile(samples, 90), any(state.throttled is True for state in states)
+        )
+
+
+def _ignored(message: str) -> None:
+    """Progress inside one short timing is nobody's business."""
+
+
+@contextmanager
+def timer_on(
+    address: BoardAddress, profile: DeviceProfile, runtime: RuntimeName, progress: Progress
+) -> Iterator[BoardTimer]:
+    """Connect, provision and make sure that the board is of the profile's kind.
+
+    Raises:
+        ConfigurationError: the board is of another kind: its figures would stand under a wrong name.
+        BoardError: unreachable, refused, or without what the runtime needs.
+    """
+    progress.stage("connect", address.board)
+    with open_session(
+        address.board, identity=address.identity, accept_new_host_key=address.accept_new_host_key
+    ) as session:
+        progress.stage("provision", f"{runtime} on {session.name}")
+        environment = provision(session, runtime, progress.update)
+        agent = Agent(session, environment.python, environment.site)
+        facts = parse_facts(facts_line(agent))
+        matched, reason = matches_profile(facts, session, profile)
+        if not matched:
+            raise ConfigurationError(
+                f"{reason}. What one kind of board takes is never kept under another's name: give the board's own "
+                f"profile (`edgekd profile list`, or a TOML file of yours)"
+            )
+        yield BoardTimer(session, environment, agent, profile.operating_point.threads, facts)
+
+
+def write_random_files(
+    wanted: Mapping[str, Callable[[Path], None]], folder: Path, progress: Progress
+) -> dict[str, tuple[Path, str]]:
+    """Write random-weight files by name into `folder`; returns each one's path and sha256."""
+    written = {}
+    for index, (name, write) in enumerate(wanted.items()):
+        path = folder / name
+        if not path.is_file():
+            write(path)
+        written[name] = (path, hash_file(path))
+        progress.update(f"{index + 1} of {len(wanted)} files written")
+    return written

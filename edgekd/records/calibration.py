@@ -1,0 +1,50 @@
+"""What a calibration measured and what came of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgekd.records.base import SCHEMA_VERSION, NonNegative, Positive, Record
+from edgekd.records.profile import LatencyModel
+
+
+class TimedRound(Record):
+    """One short timing of one student."""
+
+    student: int
+    round: int
+    median_ms: Positive
+    throttled: bool = False
+
+
+class SampleLevel(Record):
+    """A student's level over its rounds, in ms. `doubt`: how far its faster rounds lie apart, a fraction."""
+
+    label: str
+    level_ms: Positive
+    doubt: NonNegative | None = Field(description="None where there was a single round")
+    rounds: int
+    role: Literal["fitted", "held_out", "excluded"]
+    reason: str = ""
+
+
+class Calibration(Record):
+    """What `edgekd calibrate` prints. The model's error table comes from a fit that did not see the held-out third.
+
+    `throttled_rounds` were dropped; `remeasured` students had further rounds; `excluded` stayed too noisy.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    profile: str
+    board: str
+    out: str
+    plot: str
+    seconds: NonNegative
+    throttled_rounds: int
+    remeasured: int
+    excluded: int
+    samples: tuple[SampleLevel, ...]
+    latency_model: LatencyModel
+    notes: tuple[str, ...] = ()
