@@ -1,4 +1,4 @@
-"""The main job from end to end: fit, deploy to this machine, report, resume, interrupt, tamper. Real data, real runtimes."""
+"""The main job from end to end, on real data and real runtimes: fit, deploy, report, resume, interrupt, tamper."""
 
 import json
 import os

@@ -7,7 +7,20 @@ from typer.testing import CliRunner
 
 from edgekd.cli import app
 
-HEAVY = "torch tensorflow jax onnx onnxruntime paramiko pandas altair matplotlib scipy sklearn ai_edge_litert".split()
+HEAVY = [
+    "torch",
+    "tensorflow",
+    "jax",
+    "onnx",
+    "onnxruntime",
+    "paramiko",
+    "pandas",
+    "altair",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "ai_edge_litert",
+]
 
 
 def commands(group=None, path=()):
