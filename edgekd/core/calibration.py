@@ -188,10 +188,9 @@ def transfer_latency_model(
     about: LatencyModel,
     confidence: float = 0.9,
 ) -> LatencyModel:
-    """Another board's model carried over with few measurements: a scale, and from eight on an overhead and a cost
-    per operator of its own.
+    """Another board's model carried over with few measurements.
 
-    The half width is Student's t times the spread of the leave-one-out errors: with three measurements wide, with
+    It gets a scale, and from eight measurements on an overhead and a cost per operator of its own. The half width is Student's t times the spread of the leave-one-out errors: with three measurements wide, with
     ten near that of a full fit. The base's hull and widening stay.
 
     Args:

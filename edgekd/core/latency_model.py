@@ -1,8 +1,9 @@
 """Predicts the latency of one inference from an operator list and a profile's latency model.
 
 A latency model is additive: an overhead, and for each kind of operator a cost per million MACs (as they are, or as
-kernels pad them), per million bytes moved, per output position and per operator. All costs are non-negative, so more work never predicts less time. See `predict_features`
-for the interval and for how it widens outside what the model was fitted on.
+kernels pad them), per million bytes moved, per output position and per operator. All costs are non-negative, so more
+work never predicts less time. See `predict_features` for the interval and for how it widens outside what the model was
+fitted on.
 """
 
 from __future__ import annotations

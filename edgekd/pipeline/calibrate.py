@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -38,7 +39,7 @@ from edgekd.records import (
 )
 from edgekd.store import hash_inputs, write_text
 
-SCHEME = "wi8_ai8"
+SCHEME: Literal["wi8_ai8"] = "wi8_ai8"
 LEAST_STUDENTS = 12
 LEAST_ROUNDS, MOST_ROUNDS = 3, 8
 ROUND_SECONDS = 0.25
@@ -204,8 +205,8 @@ class _Measuring:
                 count = self._affordable()
             if number >= LEAST_ROUNDS and time.monotonic() + self._round_seconds(count) > self.deadline:
                 break
-            for student in self._order(count, number):
-                self._once(student, number, (LEAST_ROUNDS - number) * count)
+            for place, student in enumerate(self._order(count, number)):
+                self._once(student, number, max(LEAST_ROUNDS - number, 1) * count - place)
         self._again(count)
         for path, _ in files.values():
             path.unlink(missing_ok=True)
@@ -221,9 +222,7 @@ class _Measuring:
         timing = self.timer.time(*self._models[student], ROUND_SECONDS)
         self.kept.add(TimedRound(student=student, round=number, median_ms=timing.median_ms, throttled=timing.throttled))
         self._took.append(time.monotonic() - began)
-        eta = max(0.0, self.deadline - time.monotonic())
-        if left > 0:
-            eta = min(max(eta, 0.0), 1e9)
+        eta = max(self.deadline - time.monotonic(), self._round_seconds(1) * left, 0.0)
         self.progress.update(
             f"round {number + 1}, student {student + 1}: {timing.median_ms:.4g} ms; "
             f"{len(self.kept.rounds)} timings, done in {eta / 60:.1f} min at most"
