@@ -24,7 +24,7 @@ from edgekd.pipeline.stages import StageRunner, TrainedModel
 from edgekd.records import Candidate, Objective, Recipe, Report
 from edgekd.store import RunDirectory
 from edgekd.tasks import Task, load_task
-from edgekd.train.distill import HARD_ONLY, teacher_pass, train_model, train_quantized
+from edgekd.train.distill import HARD_ONLY, require_offline, teacher_pass, train_model, train_quantized
 from edgekd.train.examples import correct, examples_of, logits_of, resolve_device, threads_for
 from edgekd.train.loop import Trained
 from edgekd.train.objectives import Loss
@@ -57,6 +57,7 @@ def fit(
     task = load_task(settings.recipe.task.name, settings.recipe.task.options)
     recipe = with_task_schedules(settings.recipe, task)
     Loss(recipe.distill.objectives)
+    require_offline(recipe.distill)
     progress.update(f"{len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test inputs")
     space = space_named(task.default_space if recipe.student.space == "auto" else recipe.student.space)
     progress.stage("propose", f"{space.name} under the budget of {settings.profile.name}")
@@ -96,6 +97,7 @@ class _Fit:
     def report(self, proposal: Proposal, require_measured: bool, command: str) -> Report:
         """Run every stage and write the report."""
         teacher, teacher_model = self._teacher()
+        self.how["teacher"] = teacher
         teacher_logits = teacher_pass(teacher, self.data, self.task.input_shape, self.device)
         candidate, student, student_model = self._student(proposal, teacher_logits, teacher_model)
         ablations = self._ablations(candidate, teacher_logits, teacher_model, student_model.steps)
@@ -215,10 +217,12 @@ class _Fit:
         if self.recipe.ablation == "full":
             for objective in self.recipe.distill.objectives:
                 if objective.kind != "hard":
-                    wanted[f"only-{objective.kind}"] = (objective.model_copy(update={"weight": 1.0}),)
+                    alone = objective.model_copy(update={"weight": 1.0, "weight_end": None})
+                    # Features alone would leave the classifier as it started.
+                    wanted[f"only-{objective.kind}"] = (*HARD_ONLY, objective) if objective.needs_features else (alone,)
         models = {}
         for name, objectives in wanted.items():
-            self.progress.stage(name, f"the same student, {steps} steps, {objectives[0].kind} alone")
+            self.progress.stage(name, f"the same student, {steps} steps, {' + '.join(o.kind for o in objectives)}")
             models[name] = self._distilled(name, candidate, teacher_logits, teacher, objectives, steps)
         return models
 

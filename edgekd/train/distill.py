@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
 from edgekd.nn.quantized.model import QuantizedModel
-from edgekd.records import Hard, Objective, Quantization, Training
+from edgekd.records import Distillation, Hard, Objective, Quantization, Training
 from edgekd.tasks import Development, Split
 from edgekd.train.examples import examples_of, logits_of
 from edgekd.train.features import TeacherFeatures
@@ -26,6 +26,23 @@ HARD_ONLY = (Hard(),)
 def teacher_pass(teacher: nn.Module, data: Development, shape: Shape, device: torch.device) -> Tensor:
     """The teacher's logits (N, classes) over the training split, once for all students: inputs are not augmented."""
     return logits_of(teacher, examples_of(data.train, shape).inputs, device)
+
+
+def require_offline(recipe: Distillation) -> None:
+    """Refuse what `edgekd fit` does not do, so that a recipe is never followed in part.
+
+    Raises:
+        ConfigurationError: another regime than offline, calibration of the teacher, or hidden labels.
+    """
+    asked = [f"regime = {recipe.regime!r}"] if recipe.regime != "offline" else []
+    asked += [f"calibration = {recipe.calibration!r}"] if recipe.calibration != "none" else []
+    hidden = recipe.semi_supervised.labels is not None or bool(recipe.semi_supervised.label_groups)
+    asked += ["semi_supervised.labels or .label_groups"] if hidden else []
+    if asked:
+        raise ConfigurationError(
+            f"distill: `edgekd fit` trains offline only, and the recipe asks for {', '.join(asked)}: "
+            "`edgekd distill` does that, for the training part alone"
+        )
 
 
 def train_model(
@@ -124,13 +141,15 @@ def train_quantized(
     device: torch.device,
     on_progress: Progress,
     teacher_logits: Tensor | None = None,
+    teacher: nn.Module | None = None,
 ) -> Trained:
     """Quantization-aware training, in place, of a fake-quantized copy of a trained student.
 
     Ranges are set from calibration batches of the training split, follow the activations, and are frozen after
     `recipe.freeze_fraction` of the steps. The calibrated model itself (post-training quantization) is kept where no
     epoch is better on the validation split. Terms that read layers inside the teacher end with the float student: a
-    fake-quantized one has been rewritten, and its layers are no longer those. Arguments as for `train_model`.
+    fake-quantized one has been rewritten, and its layers are no longer those, so `teacher` is not asked. Arguments as
+    for `train_model`.
 
     Raises:
         BuildError: the loss is NaN or infinite.

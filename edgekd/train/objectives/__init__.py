@@ -33,13 +33,18 @@ class Loss:
     """The weighted sum of a recipe's objectives, averaged over a batch.
 
     Raises:
-        ConfigurationError: no objective has weight.
+        ConfigurationError: no objective has weight, or none teaches the outputs.
     """
 
     def __init__(self, objectives: Sequence[Objective]) -> None:
         self.objectives = [objective for objective in objectives if objective.ever_counts]
         if not self.objectives:
             raise ConfigurationError("distill.objectives: at least one objective needs a weight above 0")
+        if all(objective.needs_features for objective in self.objectives):
+            raise ConfigurationError(
+                "distill.objectives: terms on features alone leave the outputs untaught: add 'hard', or a response "
+                "objective such as 'hinton'"
+            )
 
     @property
     def needs_teacher(self) -> bool:

@@ -259,6 +259,8 @@ def test_the_loss_is_the_weighted_sum_and_weights_move_over_the_run():
         torch.testing.assert_close(moving(signals, progress), weight * whole)
     with pytest.raises(ConfigurationError, match="weight above 0"):
         Loss([Hard(weight=0)])
+    with pytest.raises(ConfigurationError, match="leave the outputs untaught"):
+        Loss([FitNet(), Hard(weight=0)])
 
 
 def test_unknown_kinds_parameters_and_impossible_values_are_all_refused_at_once():
