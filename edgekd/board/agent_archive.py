@@ -14,17 +14,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edgekd.board.session import Session
 
-_MAIN = "import sys\n\nfrom edgekd_agent.main import main\n\nsys.exit(main(sys.argv[1:]))\n"
+_MAIN = "import sys\n\nfrom edgekd_board.agent.main import main\n\nsys.exit(main(sys.argv[1:]))\n"
+# Packed as the board needs them, side by side as they lie here; the rest of `power` runs on the host.
+_PACKAGES = ("agent", "power")
+ON_HOST = frozenset({"external.py", "replay.py", "host_clock.py"})
 
 
 @cache
 def agent_archive() -> bytes:
     """The bytes of the zip application."""
     sources = {
-        f"edgekd_agent/{entry.name}": entry.read_bytes()
-        for entry in resources.files("edgekd.board.agent").iterdir()
-        if entry.name.endswith(".py")
+        f"edgekd_board/{package}/{entry.name}": entry.read_bytes()
+        for package in _PACKAGES
+        for entry in resources.files(f"edgekd.board.{package}").iterdir()
+        if entry.name.endswith(".py") and entry.name not in ON_HOST
     }
+    sources["edgekd_board/__init__.py"] = b""
     sources["__main__.py"] = _MAIN.encode()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from typing import Any, Literal
 
 from edgekd.board.agent_archive import put_agent
 from edgekd.board.agent_lines import AgentLine, EndLine, ErrorLine, FactsLine, parse_line
 from edgekd.board.facts import parse_facts
+from edgekd.board.out_of_memory import OutOfMemoryError, oom_kills
 from edgekd.board.session import Session, signal_name
 from edgekd.core.board_output import printable
 from edgekd.errors import BoardError, BuildError, ConfigurationError
@@ -18,7 +20,7 @@ IDLE_TIMEOUT_S = 25.0
 FACTS_TIMEOUT_S = 60.0
 SYSFS_VARIABLE = "EDGEKD_SYSFS"
 
-Job = Literal["facts", "latency", "memory", "accuracy"]
+Job = Literal["facts", "latency", "memory", "accuracy", "energy", "profile", "end_to_end"]
 
 
 class Agent:
@@ -26,8 +28,9 @@ class Agent:
 
     def __init__(self, session: Session, python: str, site: str | None) -> None:
         self.session = session
+        self._oom_kills = oom_kills(session)
         site_arguments = ["--site", site] if site else []
-        self._command = [python, "-I", put_agent(session), *site_arguments]
+        self.command = [python, "-I", put_agent(session), *site_arguments]
 
     def do(self, job: Job, on_line: Callable[[AgentLine], None], *, timeout_s: float, **details: Any) -> None:
         """Run one job in a fresh process.
@@ -51,7 +54,7 @@ class Agent:
 
         request = {"job": job, "deadline_s": timeout_s, "sysfs": os.environ.get(SYSFS_VARIABLE), **details}
         result = self.session.stream(
-            self._command,
+            self.command,
             stdin=(json.dumps(request) + "\n").encode(),
             on_line=take,
             timeout_s=timeout_s + IDLE_TIMEOUT_S,
@@ -59,8 +62,18 @@ class Agent:
         )
         if failure is not None:
             raise _job_failure(self.session, failure)
+        if not ended and result.signal == signal.SIGKILL:
+            self._raise_if_out_of_memory(job)
         if not ended:
             raise _death(self.session, job, result.exit_code, result.signal, result.stderr)
+
+    def _raise_if_out_of_memory(self, job: Job) -> None:
+        before, now = self._oom_kills, oom_kills(self.session)
+        if before is not None and now is not None and now > before:
+            raise OutOfMemoryError(
+                f"{self.session.name}: the kernel there ended the agent's {job} pass for want of memory (oom_kill in "
+                f"/proc/vmstat went from {before} to {now})"
+            )
 
 
 def _job_failure(session: Session, line: ErrorLine) -> BoardError | BuildError | ConfigurationError:
@@ -71,6 +84,8 @@ def _job_failure(session: Session, line: ErrorLine) -> BoardError | BuildError |
         return BuildError(message)
     if line.code == "inputs":
         return ConfigurationError(message)
+    if line.code == "memory":
+        return OutOfMemoryError(message)
     return BoardError(message)
 
 

@@ -110,6 +110,110 @@ class ProgressLine(Record):
     kind: Literal["progress", "timed"]
     runs: Count
     timed_ns: Nanoseconds
+    missed: Count = 0
+
+
+class ContentionLine(Record):
+    """What others took from the timed stretches of one process: time in ns over all its threads, and counts."""
+
+    kind: Literal["contention"]
+    runs: Count
+    ran_ns: Nanoseconds = 0
+    waited_ns: Nanoseconds = 0
+    preempted: Count = 0
+    major_faults: Count = 0
+    swapped_pages: Count = 0
+    stolen_ns: Nanoseconds = 0
+
+
+class MeterLine(Record):
+    """The power meter that is read on the board."""
+
+    kind: Literal["meter"]
+    meter: Word
+    rail: Word
+    grade: Literal["A", "B", "C", "D"]
+    resolution_w: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    gain: Annotated[float, Field(ge=0, le=1)]
+    counts: Literal["watts", "joules"]
+    problems: Annotated[tuple[Text, ...], Field(max_length=32)] = ()
+
+
+class NoMeterLine(Record):
+    """There is no meter on the board, and what stood in the way of one."""
+
+    kind: Literal["no_meter"]
+    problems: Annotated[tuple[Text, ...], Field(max_length=32)]
+
+
+class PowerLine(Record):
+    """Readings of the meter, in order."""
+
+    kind: Literal["power"]
+    at_ns: Annotated[tuple[Nanoseconds, ...], Field(max_length=1000)]
+    values: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(max_length=1000)]
+    missed: Count
+
+
+class WindowLine(Record):
+    """One window of the energy pass; `busy_ns` is what all cores worked in it, `own_ns` what this process did."""
+
+    kind: Literal["window"]
+    phase: Literal["idle", "active"]
+    begin_ns: Nanoseconds
+    end_ns: Nanoseconds
+    runs: Count
+    busy_ns: Nanoseconds
+    own_ns: Nanoseconds
+
+
+class PinnedLine(Record):
+    """What `--pin-clocks` set: the governor ("" where there is none to set), what it was, and the cores used."""
+
+    kind: Literal["pinned"]
+    governor: Word
+    before: Texts
+    affinity: Annotated[tuple[Count, ...], Field(max_length=4096)]
+
+
+class ProfiledOperator(Record):
+    """One node of the graph and its mean time."""
+
+    name: Word
+    kind: Word
+    mean_us: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    runs: Count
+
+
+class OperatorsLine(Record):
+    """The profile, in the order of the graph."""
+
+    kind: Literal["operators"]
+    operators: Annotated[tuple[ProfiledOperator, ...], Field(max_length=1000)]
+    runs: Count
+
+
+class EndToEndLine(Record):
+    """Times from a stored input to the predicted class."""
+
+    kind: Literal["end_to_end"]
+    duration_ns: Annotated[tuple[Nanoseconds, ...], Field(max_length=1000)]
+
+
+class OutputsLine(Record):
+    """A part of the raw outputs of the first `rows` inputs, in base64."""
+
+    kind: Literal["outputs"]
+    rows: Count
+    dtype: Word
+    data: Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
+
+
+class ClockLine(Record):
+    """The board's monotonic clock."""
+
+    kind: Literal["clock"]
+    at_ns: Nanoseconds
 
 
 class MemoryLine(Record):
@@ -165,6 +269,16 @@ AgentLine = (
     | WarmLine
     | SamplesLine
     | ProgressLine
+    | ContentionLine
+    | MeterLine
+    | NoMeterLine
+    | PowerLine
+    | WindowLine
+    | PinnedLine
+    | OperatorsLine
+    | EndToEndLine
+    | OutputsLine
+    | ClockLine
     | MemoryLine
     | PredictionsLine
     | AccuracyLine

@@ -91,13 +91,16 @@ def throttle_sample(raw: RawState, before: RawState, at_s: float) -> ThrottleSam
     )
 
 
-def state_notes(before: dict[str, Any], after: dict[str, Any], states: Sequence[ThrottleSample]) -> tuple[str, ...]:
+def state_notes(
+    before: dict[str, Any], after: dict[str, Any], states: Sequence[ThrottleSample], power_asked: bool = False
+) -> tuple[str, ...]:
     """What of the board's state a reader of the figures must know, in words.
 
     Args:
         before: what `parse_facts` gave before the passes.
         after: the same after them.
         states: the states during the timed pass.
+        power_asked: whether a meter was looked for.
     """
     notes = []
     if any(state.throttled for state in states):
@@ -112,7 +115,7 @@ def state_notes(before: dict[str, Any], after: dict[str, Any], states: Sequence[
         notes.append(f"the board swapped meanwhile ({grown:.0f} MiB)")
     if before["governors"] != after["governors"]:
         notes.append("the frequency governor changed meanwhile")
-    if before["power_sensors"]:
+    if before["power_sensors"] and not power_asked:
         notes.append(f"power was not measured, though sensors are there: {', '.join(before['power_sensors'])}")
     return tuple(notes)
 

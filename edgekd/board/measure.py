@@ -16,16 +16,27 @@ from edgekd.board.agent_lines import (
     AgentLine,
     FactsLine,
     MemoryLine,
+    OutputsLine,
     PredictionsLine,
 )
+from edgekd.board.energy_pass import EnergyResult, energy_pass
+from edgekd.board.extra_passes import RawOutputs, compare_outputs, end_to_end_pass, operator_pass
 from edgekd.board.facts import matches_profile, parse_facts, state_notes, throttle_sample
 from edgekd.board.provision import RuntimeEnvironment
 from edgekd.board.session import Session
 from edgekd.board.timed_pass import START_ALLOWANCE_S, Progress, TimedPass, Undecided, timed_pass
 from edgekd.core.board_output import parse_process_memory, printable
-from edgekd.core.statistics import percentile
+from edgekd.core.statistics import early_stopping_estimate, percentile
 from edgekd.errors import BoardError, ConfigurationError
-from edgekd.records import DeviceProfile, Measurement, MeasurementPlan, ThrottleSample
+from edgekd.records import (
+    Contention,
+    DeviceProfile,
+    HostParity,
+    Measurement,
+    MeasurementPlan,
+    OperatorTime,
+    ThrottleSample,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +61,14 @@ def measure(
     inputs: str | None = None,
     profile: DeviceProfile | None = None,
     *,
+    reference: RawOutputs | None = None,
     on_progress: Progress | None = None,
     undecided: Undecided | None = None,
 ) -> Measurement:
-    """Measure latency, memory and, over stored inputs, accuracy of a deployed model.
+    """Measure latency, memory, energy where the plan names a meter, and over stored inputs accuracy of a model.
 
     The timed pass runs in `plan.processes` fresh processes, then in more while `undecided` says so and the plan's
-    `max_seconds` are not reached. Memory and accuracy have passes of their own.
+    `max_seconds` are not reached. Everything else has passes of its own.
 
     Args:
         session: to the board.
@@ -66,6 +78,7 @@ def measure(
         inputs: the board's path of an .npz with `inputs` (N, C, H, W) float32 and, for the accuracy, `labels` (N,);
             None feeds random inputs drawn from the model's own signature.
         profile: the kind the board may be of.
+        reference: this machine's raw outputs for the same file and inputs, to compare the board's with.
         on_progress: told in words what goes on.
         undecided: given the samples so far in ms, grouped by process, whether a verdict still needs more.
 
@@ -87,12 +100,23 @@ def measure(
         "seed": RANDOM_SEED,
     }
     before = facts_line(agent)
+    facts = parse_facts(before)
+    matched, reason = matches_profile(facts, session, profile) if profile else (False, "no profile was given")
     say("measuring memory")
     memory = _memory(agent, common)
     accuracy = _accuracy(agent, common, say) if inputs is not None else None
-    timed = timed_pass(agent, common, plan, undecided, say)
-    evidence = _Evidence(before, timed, memory, accuracy, facts_line(agent))
-    return _record(session, environment, model, plan, profile, evidence)
+    # What is timed or weighed runs with pinned clocks; what is not needs none.
+    pinned = {**common, "pin_clocks": plan.pin_clocks}
+    timed = timed_pass(agent, pinned, plan, undecided, say)
+    end_to_end = end_to_end_pass(agent, pinned, plan, say) if inputs is not None else ()
+    operators = operator_pass(agent, pinned, say) if plan.runtime == "onnx" else ()
+    energy = EnergyResult(None)
+    if plan.meter != "none":
+        energy = energy_pass(agent, pinned, plan, profile if matched else None, before.cpus, say)
+    parity = compare_outputs(accuracy.outputs, reference) if accuracy and accuracy.outputs and reference else None
+    evidence = _Evidence(before, timed, memory, accuracy, end_to_end, operators, energy, parity, facts_line(agent))
+    matching = (profile.name if profile and matched else None, reason)
+    return _record(session, environment, model, plan, matching, evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +124,7 @@ class _Accuracy:
     inputs: int
     correct: tuple[bool, ...] | None
     outputs_sha256: str
+    outputs: RawOutputs | None
 
     @property
     def share(self) -> float | None:
@@ -114,6 +139,10 @@ class _Evidence:
     timed: TimedPass
     memory: tuple[int, int]
     accuracy: _Accuracy | None
+    end_to_end_ms: tuple[float, ...]
+    operators: tuple[OperatorTime, ...]
+    energy: EnergyResult
+    parity: HostParity | None
     after: FactsLine
 
 
@@ -122,23 +151,24 @@ def _record(
     environment: RuntimeEnvironment,
     model: BoardModel,
     plan: MeasurementPlan,
-    profile: DeviceProfile | None,
+    matching: tuple[str | None, str],
     evidence: _Evidence,
 ) -> Measurement:
-    timed, accuracy = evidence.timed, evidence.accuracy
+    timed, accuracy, energy = evidence.timed, evidence.accuracy, evidence.energy
     assert timed.warm is not None and timed.loaded is not None
     facts, facts_after = parse_facts(evidence.before), parse_facts(evidence.after)
-    matched, reason = matches_profile(facts, session, profile) if profile else (False, "no profile was given")
     origin_ns = timed.starts_ns[0]
     samples_ms = tuple(duration / 1e6 for duration in timed.durations_ns)
-    p50, p90, p99 = (percentile(samples_ms, percent) for percent in (50, 90, 99))
+    judged = samples_ms[timed.settled :]
+    p50, p90, p99 = (percentile(judged, percent) for percent in (50, 90, 99))
+    judged_from_s = (timed.starts_ns[timed.settled] - origin_ns) / 1e9
     states = tuple(
         throttle_sample(state, evidence.before.state, (state.at_ns - origin_ns) / 1e9) for state in timed.states
     )
     return Measurement(
         board=_board_name(session, facts),
-        matches_profile=profile.name if profile and matched else None,
-        mismatch_reason=reason,
+        matches_profile=matching[0],
+        mismatch_reason=matching[1],
         runtime=plan.runtime,
         runtime_version=environment.runtime_version,
         provider=printable(timed.loaded.provider, 100),
@@ -160,14 +190,42 @@ def _record(
         accuracy=accuracy.share if accuracy else None,
         accuracy_inputs=accuracy.inputs if accuracy else 0,
         correct=accuracy.correct if accuracy else None,
+        power=energy.power,
+        early_stopping_p90_ms=early_stopping_estimate(judged, 90),
+        judged_from_s=judged_from_s,
+        deadline_misses=timed.missed if plan.rate_hz else None,
+        end_to_end_ms=evidence.end_to_end_ms,
+        end_to_end_p50_ms=percentile(evidence.end_to_end_ms, 50) if evidence.end_to_end_ms else None,
+        end_to_end_p90_ms=percentile(evidence.end_to_end_ms, 90) if evidence.end_to_end_ms else None,
+        per_operator=evidence.operators,
+        host_parity=evidence.parity,
+        contention=contention_of(timed, evidence.before.cpus),
         states=states,
-        throttled=_any_throttled(states),
+        throttled=_any_throttled(states, judged_from_s),
         facts={
             "before": facts,
             "after": facts_after,
-            "method": _method(environment, timed, accuracy),
+            "method": {**_method(environment, plan, timed, accuracy), "energy": energy.method},
         },
-        notes=state_notes(facts, facts_after, states),
+        notes=(*state_notes(facts, facts_after, states, power_asked=plan.meter != "none"), *energy.notes),
+    )
+
+
+def contention_of(timed: TimedPass, cpus: int) -> Contention | None:
+    """What others took from the timed runs; None where the agent told nothing."""
+    lines = timed.contention
+    runs = sum(line.runs for line in lines)
+    if not runs:
+        return None
+    waited, ran = sum(line.waited_ns for line in lines), sum(line.ran_ns for line in lines)
+    faults = sum(line.major_faults for line in lines)
+    stolen = sum(line.stolen_ns for line in lines) / max(1, timed.timed_ns * max(cpus, 1))
+    return Contention(
+        preempted_share=min(1.0, sum(line.preempted for line in lines) / runs),
+        waited_share=waited / (waited + ran) if waited + ran else 0.0,
+        stolen_share=min(1.0, stolen),
+        major_faults=faults,
+        swapped=faults > 0 and any(line.swapped_pages for line in lines),
     )
 
 
@@ -177,7 +235,9 @@ def _board_name(session: Session, facts: dict[str, Any]) -> str:
     return f"{session.name} ({kind})"
 
 
-def _method(environment: RuntimeEnvironment, timed: TimedPass, accuracy: _Accuracy | None) -> dict[str, Any]:
+def _method(
+    environment: RuntimeEnvironment, plan: MeasurementPlan, timed: TimedPass, accuracy: _Accuracy | None
+) -> dict[str, Any]:
     """How the figures came about, for whoever doubts or repeats them."""
     assert timed.warm is not None and timed.loaded is not None
     return {
@@ -194,6 +254,13 @@ def _method(environment: RuntimeEnvironment, timed: TimedPass, accuracy: _Accura
         "timed_seconds": timed.timed_ns / 1e9,
         "untimed_runs_after_each_pause": 1,
         "processes": len(set(timed.processes)),
+        "pinned": timed.pinned.model_dump(mode="json", exclude={"kind"}) if timed.pinned else None,
+        "per_operator": (
+            "onnxruntime's profiler, in a pass of its own"
+            if plan.runtime == "onnx"
+            else "not measured: LiteRT gives Python no time per operator"
+        ),
+        "end_to_end": "from a stored float32 input to the class: layout, quantization, invoke, argmax, in Python",
         "garbage_collector": "off in the timed pass",
         "cold_start_parts_ms": [
             {"import": line.import_ns / 1e6, "load": line.load_ns / 1e6, "first_invoke": line.first_invoke_ns / 1e6}
@@ -204,8 +271,9 @@ def _method(environment: RuntimeEnvironment, timed: TimedPass, accuracy: _Accura
     }
 
 
-def _any_throttled(states: Sequence[ThrottleSample]) -> bool | None:
-    told = [state.throttled for state in states if state.throttled is not None]
+def _any_throttled(states: Sequence[ThrottleSample], from_s: float) -> bool | None:
+    # A state is read right before the first judged run.
+    told = [state.throttled for state in states if state.throttled is not None and state.at_s >= from_s - 1.0]
     return any(told) if told else None
 
 
@@ -231,9 +299,12 @@ def _accuracy(agent: Agent, common: dict[str, Any], say: Progress) -> _Accuracy:
     say("predicting the test inputs")
     parts: list[PredictionsLine] = []
     totals: list[AccuracyLine] = []
+    outputs: list[OutputsLine] = []
 
     def take(line: AgentLine) -> None:
-        if isinstance(line, PredictionsLine):
+        if isinstance(line, OutputsLine):
+            outputs.append(line)
+        elif isinstance(line, PredictionsLine):
             parts.append(line)
         elif isinstance(line, AccuracyLine):
             totals.append(line)
@@ -246,4 +317,4 @@ def _accuracy(agent: Agent, common: dict[str, Any], say: Progress) -> _Accuracy:
     correct = tuple(right for part in judged for right in part)
     if judged and len(correct) != predicted:
         raise BoardError(f"{agent.session.name}: the agent judged {len(correct)} of {predicted} predictions")
-    return _Accuracy(predicted, correct or None, totals[-1].outputs_sha256)
+    return _Accuracy(predicted, correct or None, totals[-1].outputs_sha256, RawOutputs.of(outputs))

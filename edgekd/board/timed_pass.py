@@ -11,7 +11,9 @@ from edgekd.board.agent_client import Agent
 from edgekd.board.agent_lines import (
     AgentLine,
     ColdStartLine,
+    ContentionLine,
     LoadedLine,
+    PinnedLine,
     ProgressLine,
     RawState,
     SamplesLine,
@@ -44,6 +46,10 @@ class TimedPass:
     loaded: LoadedLine | None = None
     runs: int = 0
     timed_ns: int = 0
+    missed: int = 0
+    contention: list[ContentionLine] = field(default_factory=list)
+    pinned: PinnedLine | None = None
+    settled: int = 0
 
     @property
     def kept(self) -> int:
@@ -51,9 +57,9 @@ class TimedPass:
         return len(self.durations_ns)
 
     def by_process(self) -> list[list[float]]:
-        """Samples in ms, grouped by process."""
+        """Samples in ms, grouped by process; without those from before the board had settled."""
         groups: dict[int, list[float]] = {}
-        for process, duration in zip(self.processes, self.durations_ns, strict=True):
+        for process, duration in zip(self.processes[self.settled :], self.durations_ns[self.settled :], strict=True):
             groups.setdefault(process, []).append(duration / 1e6)
         return list(groups.values())
 
@@ -73,6 +79,10 @@ class TimedPass:
             self.states.append(line)
         elif isinstance(line, WarmLine):
             self.warm, self.stride = line, line.stride
+        elif isinstance(line, ContentionLine):
+            self.contention.append(line)
+        elif isinstance(line, PinnedLine):
+            self.pinned = line
         elif isinstance(line, ColdStartLine):
             self.cold_starts.append(line)
         elif isinstance(line, LoadedLine):
@@ -94,28 +104,62 @@ def timed_pass(
     """
     timed = TimedPass()
     process = 0
-    while timed.kept < KEPT_SAMPLES and (process < plan.processes or _wants_more(timed, plan, undecided)):
-        _one_process(agent, common, plan, timed, process, say)
+    if plan.settle_seconds:
+        say(f"running {plan.settle_seconds:.0f} s until the board has settled")
+        _one_process(agent, common, plan, timed, process, say, _Share(1, plan.settle_seconds, plan.settle_seconds))
+        # What came before is kept, but neither counted nor judged.
+        timed.settled, timed.runs, timed.timed_ns, timed.missed = timed.kept, 0, 0, 0
+        timed.contention.clear()
+        process = 1
+    first = process
+    while timed.kept < KEPT_SAMPLES and (process - first < plan.processes or _wants_more(timed, plan, undecided)):
+        left_s = max(0.0, plan.max_seconds - plan.settle_seconds - timed.timed_ns / 1e9)
+        if process > first and left_s <= 0:
+            break
+        share = _Share(
+            math.ceil(plan.min_runs / plan.processes),
+            min(plan.min_seconds / plan.processes, left_s),
+            left_s / max(1, first + plan.processes - process),
+        )
+        _one_process(agent, common, plan, timed, process, say, share)
         process += 1
     return timed
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one process is to do: at least these runs and seconds, but no more than `max_seconds`."""
+
+    min_runs: int
+    min_seconds: float
+    max_seconds: float
+
+
 def _wants_more(timed: TimedPass, plan: MeasurementPlan, undecided: Undecided | None) -> bool:
+    most_ns = (plan.max_seconds - plan.settle_seconds) * 1e9
+    if timed.timed_ns >= most_ns:
+        return False
     if timed.runs < plan.min_runs or timed.timed_ns < plan.min_seconds * 1e9:
         return True
-    return undecided is not None and timed.timed_ns < plan.max_seconds * 1e9 and undecided(timed.by_process())
+    return undecided is not None and undecided(timed.by_process())
 
 
 def _one_process(
-    agent: Agent, common: dict[str, Any], plan: MeasurementPlan, timed: TimedPass, process: int, say: Progress
+    agent: Agent,
+    common: dict[str, Any],
+    plan: MeasurementPlan,
+    timed: TimedPass,
+    process: int,
+    say: Progress,
+    share: _Share,
 ) -> None:
-    runs_before, ns_before, kept_before = timed.runs, timed.timed_ns, timed.kept
-    left_s = max(0.0, plan.max_seconds - ns_before / 1e9)
+    runs_before, ns_before, missed_before, kept_before = timed.runs, timed.timed_ns, timed.missed, timed.kept
 
     def take(line: AgentLine) -> None:
         timed.take(line, process, agent.session.name)
         if isinstance(line, ProgressLine):
             timed.runs, timed.timed_ns = runs_before + line.runs, ns_before + line.timed_ns
+            timed.missed = missed_before + line.missed
             say(f"process {process + 1}: {timed.runs} runs in {timed.timed_ns / 1e9:.0f} s")
 
     agent.do(
@@ -125,10 +169,12 @@ def _one_process(
         **common,
         warmup_runs=plan.warmup_runs,
         warmup_seconds=plan.warmup_seconds,
-        min_runs=math.ceil(plan.min_runs / plan.processes),
-        min_seconds=min(plan.min_seconds / plan.processes, left_s),
+        min_runs=share.min_runs,
+        min_seconds=share.min_seconds,
+        max_seconds=share.max_seconds,
         plan_runs=plan.min_runs,
         plan_seconds=plan.max_seconds,
+        rate_hz=plan.rate_hz,
         stride=timed.stride or None,
         keep=KEPT_SAMPLES - kept_before,
     )

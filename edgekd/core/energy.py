@@ -142,13 +142,15 @@ def estimate_energy(
         error: the meter's.
 
     Raises:
-        ValueError: the trace does not cover the windows, or no inference ran in them.
+        ValueError: no inference ran in a window that the trace covers.
     """
     times, powers = _trace(seconds, watts)
+    step_w = max(error.resolution_w, _observed_step(times, powers, [*idle, *active]))
+    problems = problems_of_trace(times, powers, [*idle, *active], step_w)
+    idle, active = ([w for w in windows if _covered(times, w)] for windows in (idle, active))
     runs = sum(window.runs for window in active)
     if not active or runs < 1:
-        raise ValueError("no inference ran in the windows of the energy pass")
-    step_w = max(error.resolution_w, _observed_step(times, powers, [*idle, *active]))
+        raise ValueError("; ".join(["no inference ran in a window that the trace covers", *problems]))
     stated = MeterError(step_w, error.gain, error.clock_s)
     mean_w, half_w = _mean_power(times, powers, active, stated)
     length_s = math.fsum(window.seconds for window in active)
@@ -156,7 +158,7 @@ def estimate_energy(
     joules = [trapezoid_joules(times, powers, window.begin_s, window.end_s) for window in active]
     spread_mj = _half_width([1e3 * each / max(window.runs, 1) for each, window in zip(joules, active, strict=True)])
     half_mj = math.hypot(1e3 * half_w * length_s / runs, spread_mj)
-    problems = problems_of_trace(times, powers, [*idle, *active], step_w) + _too_little(idle, active)
+    problems += _too_little(idle, active)
     idle_w = net = net_interval = None
     if idle:
         idle_w, idle_half_w = _mean_power(times, powers, idle, stated)
@@ -203,6 +205,10 @@ def joined_offset(before: ClockOffset, after: ClockOffset) -> ClockOffset:
     offset = (before.offset_s + after.offset_s) / 2
     drift = abs(before.offset_s - after.offset_s) / 2
     return ClockOffset(offset, drift + max(before.error_s, after.error_s))
+
+
+def _covered(times: Floats, window: Window) -> bool:
+    return bool(times[0] <= window.begin_s and window.end_s <= times[-1])
 
 
 def _trace(seconds: ArrayLike, watts: ArrayLike) -> tuple[Floats, Floats]:

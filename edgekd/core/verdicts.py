@@ -32,6 +32,11 @@ LEAST_SUSTAINED_SECONDS = 600.0
 LOOKING_CONFIDENCE = 0.99
 """How sure one has to be to stop measuring early: see `undecided`."""
 
+FOREIGN_TIME_BOUND = 0.1
+"""Share of the time that others may take before a mean says nothing; our choice."""
+
+_QUIET = "stop them, or say --background declared where they belong there"
+
 BOTH_BASES: frozenset[Basis] = frozenset({"measured", "predicted"})
 MEASURED_ONLY: frozenset[Basis] = frozenset({"measured"})
 
@@ -210,13 +215,40 @@ def _measured(name: str, budget: Budget, measurement: Measurement) -> _Evidence 
         if not groups:
             return "the measurement holds no samples"
         found = _timing(name, groups)
+        if not found.blocked:
+            found = replace(found, blocked=_disturbed(name, measurement))
     return found if isinstance(found, str) else _in_the_mode_asked_for(found, budget, measurement)
 
 
+def _disturbed(name: str, measurement: Measurement) -> str:
+    """Why others' work on the board forbids a judgement of a latency or of throughput; "" where it does not.
+
+    A percentile stands as long as fewer runs were interrupted than lie beyond it: so many could all be slow ones. A
+    mean has no such shelter: others may take at most a tenth of the time.
+    """
+    found = measurement.contention
+    if found is None or measurement.plan.background == "declared":
+        return ""
+    if found.swapped:
+        return "the board swapped while measuring: free memory there"
+    taken = max(found.stolen_share, found.waited_share if name == "fps" else 0.0)
+    if taken > FOREIGN_TIME_BOUND:
+        return f"others took {100 * taken:.0f} % of the time (bound {100 * FOREIGN_TIME_BOUND:.0f} %): {_QUIET}"
+    bound = 1 - LATENCY_PERCENTILES.get(name, 0) / 100
+    if found.preempted_share > bound:
+        return (
+            f"others interrupted {100 * found.preempted_share:.1f} % of the runs (bound {100 * bound:.0f} %): {_QUIET}"
+        )
+    return ""
+
+
 def samples_by_process(measurement: Measurement) -> list[list[float]]:
-    """The latency samples (ms), grouped by the process that took them, in order of first appearance."""
+    """The judged latency samples (ms), grouped by the process that took them, in order of first appearance."""
     groups: dict[int, list[float]] = {}
-    for sample, process in zip(measurement.samples_ms, measurement.sample_processes, strict=True):
+    rows = zip(measurement.samples_ms, measurement.sample_times_s, measurement.sample_processes, strict=True)
+    for sample, at_s, process in rows:
+        if at_s < measurement.judged_from_s:
+            continue
         groups.setdefault(process, []).append(sample)
     return list(groups.values())
 
@@ -254,13 +286,19 @@ def _power(name: str, measurement: Measurement) -> _Evidence | str:
     trace = measurement.power
     if trace is None:
         return f"no power sensor was read on {measurement.board}"
-    interval = trace.interval_mj
-    value = trace.energy_mj
+    net = name == "energy_mj" and trace.judged == "net"
+    interval = trace.net_interval_mj if net else trace.interval_mj
+    value = trace.net_mj if net else trace.energy_mj
+    if value is None:
+        return "energy net of idle was asked for, but no idle baseline was taken"
     if name == "power_w":
         # Energy and mean power share their error: both are the integral of one trace.
         scale = trace.mean_w / trace.energy_mj if trace.energy_mj > 0 else 0.0
         value, interval = trace.mean_w, None if interval is None else (interval[0] * scale, interval[1] * scale)
-    evidence = _Evidence(value, interval, "measured", f"{trace.meter}, rail {trace.rail}, grade {trace.grade}")
+    note = f"{'net of idle' if net else 'gross'}, {trace.meter}, rail {trace.rail}, grade {trace.grade}"
+    evidence = _Evidence(value, interval, "measured", note)
+    if trace.problems:
+        return replace(evidence, blocked="; ".join(trace.problems))
     if interval is None:
         return replace(evidence, blocked="the meter states no uncertainty")
     if trace.grade == "D":

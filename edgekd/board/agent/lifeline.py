@@ -24,16 +24,18 @@ def read_job_line(descriptor: int, limit: int = 1 << 20) -> bytes:
     return bytes(line)
 
 
-def hold(wire: Wire, descriptor: int, deadline_s: float) -> None:
+def hold(wire: Wire, descriptor: int, deadline_s: float, watch: bool = True) -> None:
     """Watch standard input from a thread, and let the kernel end this process at the deadline.
 
     The thread sleeps in the kernel: it costs the timed runs nothing. It wakes when the host closes standard input
     (it ended, was interrupted, or the connection dropped), and speaks only when nothing was sent for a while, which
-    in a timed pass happens only where a single inference takes that long.
+    in a timed pass happens only where a single inference takes that long. Without `watch` the job reads standard
+    input itself.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, deadline_s)
-    threading.Thread(target=_watch, args=(wire, descriptor), daemon=True).start()
+    if watch:
+        threading.Thread(target=_watch, args=(wire, descriptor), daemon=True).start()
 
 
 def _watch(wire: Wire, descriptor: int) -> None:
@@ -44,3 +46,13 @@ def _watch(wire: Wire, descriptor: int) -> None:
             vanish()
         if time.monotonic() - wire.last_sent >= ALIVE_AFTER_S:
             wire.send("alive")
+
+
+def answer_clock(wire: Wire, descriptor: int) -> None:
+    """Answer each byte with this board's monotonic clock, so that the host learns how its own stands to it.
+
+    The first line comes unasked: what is sent before it could be taken for a part of the job.
+    """
+    wire.send("clock", at_ns=time.perf_counter_ns())
+    while os.read(descriptor, 1):
+        wire.send("clock", at_ns=time.perf_counter_ns())

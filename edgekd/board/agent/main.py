@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .lifeline import hold, read_job_line
+from .clocks import GUARD_OPTION, PinnedClocks, restore_leftovers, run_guard
+from .lifeline import answer_clock, hold, read_job_line
+from .sampler import SAMPLER_OPTION, run_sampler
 from .state import read_facts
 from .wire import AgentError, Wire, private_stdout
 
@@ -19,13 +21,17 @@ PACKAGES = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntim
 
 def main(arguments: list[str]) -> int:
     """Entry of the zip application."""
+    if arguments[:1] == [SAMPLER_OPTION]:
+        return run_sampler()
+    if arguments[:1] == [GUARD_OPTION]:
+        return run_guard(Path(arguments[1]))
     began = time.perf_counter_ns()
     wire = Wire(private_stdout())
     if arguments[:1] == ["--site"]:
         sys.path.insert(0, arguments[1])
     try:
         job = json.loads(read_job_line(0))
-        hold(wire, 0, float(job["deadline_s"]))
+        hold(wire, 0, float(job["deadline_s"]), watch=job["job"] != "clock")
         _do(job, wire, began)
     except AgentError as error:
         wire.send_error(error.code, str(error))
@@ -40,17 +46,36 @@ def main(arguments: list[str]) -> int:
 def _do(job: dict[str, Any], wire: Wire, began: int) -> None:
     sysfs = Path(job.get("sysfs") or "/sys")
     if job["job"] == "facts":
+        restore_leftovers(sysfs)
         wire.send("facts", **read_facts(sysfs))
         return
+    if job["job"] == "clock":
+        answer_clock(wire, 0)
+        return
     _check_model(Path(job["model"]), job["model_sha256"])
+    clocks = PinnedClocks(sysfs, job["threads"], wire) if job.get("pin_clocks") else None
+    try:
+        _run(job, wire, sysfs)
+    finally:
+        if clocks is not None:
+            clocks.release()
+
+
+def _run(job: dict[str, Any], wire: Wire, sysfs: Path) -> None:
     # numpy comes with the runtime's site directory, so nothing that needs it is imported before.
-    from . import passes, runtimes, timing
+    from . import energy, passes, profiling, runtimes, timing
 
     imported_began = time.perf_counter_ns()
     module = runtimes.import_runtime(job["runtime"])
     after_import = passes.status_text()
     load_began = time.perf_counter_ns()
-    model = runtimes.load(module, job["runtime"], job["model"], job["threads"])
+    options = runtimes.LoadOptions(
+        threads=job["threads"],
+        spinning=job["job"] != "energy",
+        exact=bool(job.get("exact")),
+        profile_prefix=profiling.profile_prefix() if job["job"] == "profile" else None,
+    )
+    model = runtimes.load(module, job["runtime"], job["model"], options)
     loaded = time.perf_counter_ns()
     wire.send(
         "loaded",
@@ -63,6 +88,12 @@ def _do(job: dict[str, Any], wire: Wire, began: int) -> None:
         passes.memory_pass(model, job, after_import, wire)
     elif job["job"] == "accuracy":
         passes.accuracy_pass(model, job, wire)
+    elif job["job"] == "energy":
+        energy.energy_pass(job, model, wire, sysfs)
+    elif job["job"] == "profile":
+        profiling.profile_pass(job, model, wire)
+    elif job["job"] == "end_to_end":
+        passes.end_to_end_pass(model, job, wire)
     elif job["job"] == "latency":
         first, _ = passes.feed_sets(job, model, most=1)
         model.feed(first[0])

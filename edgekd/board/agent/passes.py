@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,11 @@ HELD_BYTES = 64 * 2**20
 RANDOM_SETS = 16
 MEMORY_RUNS = 16
 LABELS_A_LINE = 500
+OUTPUT_BYTES_A_LINE = 12_000
+OUTPUT_BYTES = 2**20
+END_TO_END_ROWS = 256
+END_TO_END_RUNS = (64, 1000)
+END_TO_END_SECONDS = 3.0
 
 
 def _stored_for(job: dict[str, Any], model: Model) -> tuple[int, Any]:
@@ -72,16 +79,49 @@ def accuracy_pass(model: Model, job: dict[str, Any], wire: Wire) -> None:
         raise AgentError("inputs", f"{job['inputs']} has {total} inputs but {len(labels)} labels")
     digest = hashlib.sha256()
     predictions: list[int] = []
+    kept = bytearray()
+    kept_rows, dtype = 0, ""
     for array in arrays:
         model.feed([array])
         model.invoke()
         output = model.outputs()[0]
         if output.dtype.kind == "f" and not np.isfinite(output).all():
             raise AgentError("model", f"the output for input {len(predictions)} is not finite")
-        digest.update(np.ascontiguousarray(output).tobytes())
+        data = np.ascontiguousarray(output).tobytes()
+        digest.update(data)
+        if len(kept) + len(data) <= OUTPUT_BYTES:
+            kept += data
+            kept_rows, dtype = kept_rows + 1, str(output.dtype)
         predictions.append(int(np.argmax(output.reshape(-1))))
     for first in range(0, total, LABELS_A_LINE):
         part = predictions[first : first + LABELS_A_LINE]
         right = None if labels is None else [int(part[i] == labels[first + i]) for i in range(len(part))]
         wire.send("predictions", first=first, predictions=part, correct=right)
+    for first in range(0, len(kept), OUTPUT_BYTES_A_LINE):
+        part64 = base64.b64encode(kept[first : first + OUTPUT_BYTES_A_LINE]).decode()
+        wire.send("outputs", rows=kept_rows, dtype=dtype, data=part64)
     wire.send("accuracy", inputs=total, outputs_sha256=digest.hexdigest())
+
+
+def end_to_end_pass(model: Model, job: dict[str, Any], wire: Wire) -> None:
+    """Time from a stored float input to the predicted class: layout and quantization, invoke, reading the output."""
+    shape, rows = stored_rows(Path(job["inputs"]), "inputs")
+    spec = model.specs[0]
+    layout = layout_of(spec, tuple(shape[1:]), model.prefers_nhwc)
+    held = [np.array(row) for _, row in zip(range(END_TO_END_ROWS), rows)]  # noqa: B905 (the board's Python may be 3.9)
+    least, most = END_TO_END_RUNS
+    durations: list[int] = []
+    clock = time.perf_counter_ns
+    began = clock()
+    position = -job["warmup_runs"]
+    while position < most and (position < least or clock() - began < END_TO_END_SECONDS * 1e9):
+        row = held[position % len(held)]
+        started = clock()
+        model.feed([for_model(row, spec, layout)])
+        model.invoke()
+        np.argmax(model.outputs()[0])
+        took = clock() - started
+        if position >= 0:
+            durations.append(took)
+        position += 1
+    wire.send("end_to_end", duration_ns=durations)

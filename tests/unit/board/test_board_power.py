@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgekd.board.power
+from edgekd.board.agent_archive import ON_HOST
 from edgekd.board.power import hwmon, ina238, ina3221, pmic_read_adc, rapl, tegrastats
 from edgekd.board.power.meters import choose, reader_of
 from edgekd.board.power.source import MeterFailure
 
 CAPTURED = Path(__file__).parent / "captured"
 FOLDER = Path(edgekd.board.power.__file__).parent
-ON_HOST = {"external.py", "replay.py", "host_clock.py", "host_meter.py", "recorder.py"}
 
 
 def write(root: Path, files: dict[str, object]) -> Path:
