@@ -15,6 +15,10 @@ STDERR_LIMIT_BYTES = 2**20
 END_WAIT_S = 10.0
 
 
+class LinkLostError(BoardError):
+    """The connection broke, or could not be made though it may be a moment later: what was asked may be asked again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How a command ended, and what it wrote to standard error."""

@@ -51,6 +51,14 @@ class Session(ABC):
     def start(self, command: Sequence[str]) -> BoardProcess:
         """Start `command` (a program and its arguments, never a shell line) and return it running."""
 
+    def reconnect(self, timeout_s: float) -> None:  # noqa: B027 - a session without a connection has none to lose
+        """Make the connection anew after it was lost, within `timeout_s`.
+
+        Raises:
+            LinkLostError: it cannot be made now; it may be later.
+            BoardError: it cannot be made at all (the login is refused, the host key has changed).
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Give the connection back. Closing twice is fine."""

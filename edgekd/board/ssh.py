@@ -17,19 +17,19 @@ from typing import Any, Self
 import paramiko
 
 from edgekd.board.address import Address
-from edgekd.board.pump import Exit
+from edgekd.board.pump import Exit, LinkLostError
 from edgekd.board.session import Session, board_home
-from edgekd.board.ssh_connect import connect
+from edgekd.board.ssh_connect import CONNECT_TIMEOUT_S, connect
 from edgekd.core.board_output import printable
 from edgekd.errors import BoardError
 
 # paramiko logs tracebacks of errors that are raised as well; without a handler they would land on the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
-OPEN_TIMEOUT_S = 15.0
+OPEN_TIMEOUT_S = 12.0
 KILL_TIMEOUT_S = 5.0
-PULSE_S = 4.0
-SILENCE_LIMIT_S = 16.0
+PULSE_S = 3.0
+SILENCE_LIMIT_S = 12.0
 BANNER_LIMIT_BYTES = 2**20
 _AWKWARD = re.compile(r"['\\!\x00-\x1f\x7f]")
 
@@ -129,10 +129,14 @@ class SshProcess:
             finally:
                 watchdog.cancel()
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise BoardError(
-                f"{self._name}: no command can be started there: {printable(str(error)) or 'the connection was lost'}. "
-                "The server may be frozen, the link down, or its MaxSessions reached; try again"
-            ) from error
+            problem = f"{self._name}: no command can be started there"
+            said = printable(str(error)) or "the connection was lost"
+            if isinstance(error, paramiko.ChannelException) and self._transport.is_active():
+                raise BoardError(
+                    f"{problem}: the server opens no further session on this connection ({said}). edgekd needs three "
+                    "at once: raise MaxSessions in its /etc/ssh/sshd_config (10 by default)"
+                ) from error
+            raise LinkLostError(f"{problem}: {said}. The server may be frozen or the link down; try again") from error
         return channel
 
     def __enter__(self) -> Self:
@@ -233,13 +237,13 @@ class SshProcess:
             )
         time.sleep(0.2)  # The transport's own thread may still be learning that the connection is gone.
         if self._pulse.stopped_answering:
-            raise BoardError(
+            raise LinkLostError(
                 f"{self._name}: the server stopped answering for {SILENCE_LIMIT_S:.0f} s (frozen, or the link is down) "
                 "and the connection was closed. Check the board, then run the same command again"
             )
         if self._transport.is_active():
             raise BoardError(f"{self._name}: the command was killed on the board, with the shell that ran it")
-        raise BoardError(
+        raise LinkLostError(
             f"{self._name}: the connection was lost while a command ran. What it did not finish was not put in place; "
             "check the link and the board's power, then run the same command again"
         )
@@ -250,14 +254,31 @@ class SshSession(Session):
 
     def __init__(self, name: str, address: Address, *, identity: Path | None, accept_new_host_key: bool) -> None:
         self.name = name
-        self._connection = connect(name, address, identity=identity, accept_new_host_key=accept_new_host_key)
-        self._pulse = Pulse(self._connection.transport)
-        self._pulse.start()
+        self._address = address
+        self._identity = identity
+        self._accept_new_host_key = accept_new_host_key
+        self._connect(CONNECT_TIMEOUT_S)
         try:
             self.home = board_home(self)
         except BaseException:
             self.close()
             raise
+
+    def _connect(self, timeout_s: float) -> None:
+        self._connection = connect(
+            self.name,
+            self._address,
+            identity=self._identity,
+            accept_new_host_key=self._accept_new_host_key,
+            timeout_s=timeout_s,
+        )
+        self._pulse = Pulse(self._connection.transport)
+        self._pulse.start()
+
+    def reconnect(self, timeout_s: float) -> None:
+        """Close what is left of the connection and log in again."""
+        self.close()
+        self._connect(min(timeout_s, CONNECT_TIMEOUT_S))
 
     def start(self, command: Sequence[str]) -> SshProcess:
         """Start `command` through the login shell, wrapped so that its end can be told."""

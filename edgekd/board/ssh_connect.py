@@ -8,7 +8,8 @@ import logging
 import os
 import socket
 import sys
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,24 @@ import paramiko
 
 from edgekd.board.address import Address, parse_board
 from edgekd.board.host_keys import check_host_key, known_host_name, known_keys, ssh_directory
+from edgekd.board.pump import LinkLostError
 from edgekd.core.board_output import printable
 from edgekd.errors import BoardError, ConfigurationError
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
-HANDSHAKE_TIMEOUT_S = 20.0
-USER_TIMEOUT_MS = 10_000
+HANDSHAKE_TIMEOUT_S = 12.0
+# A server with too many logins under way (MaxStartups) drops some at once: those are worth another try.
+DROPPED_WITHIN_S = 3.0
+DROPPED_PAUSES_S = (0.5, 1.5)
+USER_TIMEOUT_MS = 8_000
 MAX_JUMPS = 4
 PASSWORD_VARIABLE = "EDGEKD_SSH_PASSWORD"
+
+
+class HandshakeError(LinkLostError):
+    """Somebody answers at that port, but no SSH connection came about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,7 @@ class Target:
     identities: tuple[Path, ...]
     jumps: tuple[str, ...] = ()
     proxy_command: str | None = None
+    timeout_s: float = CONNECT_TIMEOUT_S
 
 
 @dataclass(slots=True)
@@ -97,14 +107,35 @@ def _expand(name: str) -> Path:
     return ssh_directory().parent / name[2:] if name.startswith("~/") else Path(name)
 
 
-def connect(name: str, address: Address, *, identity: Path | None, accept_new_host_key: bool) -> Connection:
-    """Connect and log in.
+def connect(
+    name: str,
+    address: Address,
+    *,
+    identity: Path | None,
+    accept_new_host_key: bool,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+) -> Connection:
+    """Connect and log in. `timeout_s` bounds each of connecting and logging in.
 
     Raises:
-        BoardError: unreachable, its key is unknown or changed, the login was refused.
+        LinkLostError: unreachable now.
+        BoardError: its key is unknown or changed, the login was refused.
         ConfigurationError: ~/.ssh/config or a key file cannot be used.
     """
-    target = resolve(address, identity)
+    target = replace(resolve(address, identity), timeout_s=timeout_s)
+    for pause_s in DROPPED_PAUSES_S:
+        began = time.monotonic()
+        try:
+            return _connect_once(name, target, identity, accept_new_host_key)
+        except HandshakeError as error:
+            if time.monotonic() - began > DROPPED_WITHIN_S:
+                raise
+            logger.info("%s; trying again in %.1f s", error, pause_s)
+            time.sleep(pause_s)
+    return _connect_once(name, target, identity, accept_new_host_key)
+
+
+def _connect_once(name: str, target: Target, identity: Path | None, accept_new_host_key: bool) -> Connection:
     through: list[Any] = []
     try:
         via = _through_jumps(name, target, through, accept_new_host_key)
@@ -121,7 +152,7 @@ def _through_jumps(name: str, target: Target, through: list[Any], accept_new: bo
     if target.proxy_command:
         return lambda: _proxy_command(name, target.proxy_command or "")
     if not target.jumps:
-        return lambda: open_socket(name, target.host, target.port)
+        return lambda: open_socket(name, target.host, target.port, target.timeout_s)
     if len(target.jumps) > MAX_JUMPS:
         raise ConfigurationError(f"{name}: ProxyJump names more than {MAX_JUMPS} hosts")
     opener: Any = None
@@ -130,7 +161,7 @@ def _through_jumps(name: str, target: Target, through: list[Any], accept_new: bo
         if address is None:
             raise ConfigurationError(f"{name}: ProxyJump cannot be 'local'")
         hop = resolve(address, None)
-        opener = opener or (lambda hop=hop: open_socket(name, hop.host, hop.port))
+        opener = opener or (lambda hop=hop: open_socket(name, hop.host, hop.port, target.timeout_s))
         client = _log_in(f"{name} (jump host {printable(jump)})", hop, opener, explicit=False, accept_new=accept_new)
         through.append(client)
         following = target.jumps[len(through)] if len(through) < len(target.jumps) else None
@@ -162,25 +193,24 @@ def _tunnel(name: str, client: Any, goal: tuple[str, int]) -> Any:
     return opener
 
 
-def open_socket(name: str, host: str, port: int) -> socket.socket:
+def open_socket(name: str, host: str, port: int, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.socket:
     """A TCP connection that sends at once and notices within seconds that the other end no longer answers.
 
     Raises:
         BoardError: the name does not resolve, nobody answers, or the port is closed.
     """
     try:
-        connection = socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S)
+        connection = socket.create_connection((host, port), timeout=timeout_s)
     except socket.gaierror as error:
         raise BoardError(
             f"{name}: the name '{host}' does not resolve ({error.strerror}): check the spelling"
         ) from error
     except TimeoutError as error:
-        raise BoardError(
-            f"{name}: no answer from {host} port {port} within {CONNECT_TIMEOUT_S:.0f} s: is the board on, and on "
-            "this network?"
+        raise LinkLostError(
+            f"{name}: no answer from {host} port {port} within {timeout_s:.0f} s: is the board on, and on this network?"
         ) from error
     except OSError as error:
-        raise BoardError(
+        raise LinkLostError(
             f"{name}: cannot be reached at {host} port {port}: {error.strerror or error}. Is the SSH server running, "
             "and is that its port?"
         ) from error
@@ -247,7 +277,7 @@ def _log_in(name: str, target: Target, open_connection: Any, *, explicit: bool, 
         refusal = error
     except paramiko.SSHException as error:
         if "No authentication methods" not in str(error):
-            raise BoardError(_handshake_problem(name, target, error)) from error
+            raise HandshakeError(_handshake_problem(name, target, error)) from error
         refusal = error
     if given is None and sys.stdin.isatty():
         given = getpass.getpass(f"{target.user}@{target.host}'s password: ")
@@ -258,7 +288,7 @@ def _log_in(name: str, target: Target, open_connection: Any, *, explicit: bool, 
         except paramiko.AuthenticationException as error:
             refusal = error
         except paramiko.SSHException as error:
-            raise BoardError(_handshake_problem(name, target, error)) from error
+            raise HandshakeError(_handshake_problem(name, target, error)) from error
     tried = ", ".join(str(path) for path in target.identities) or (
         "the agent's keys and ~/.ssh/id_*" if not explicit else "no key"
     )
@@ -278,16 +308,16 @@ def _attempt(name: str, target: Target, connection: Any, accept_new: bool, login
             port=target.port,
             username=target.user,
             sock=connection,
-            timeout=CONNECT_TIMEOUT_S,
-            banner_timeout=HANDSHAKE_TIMEOUT_S,
-            auth_timeout=HANDSHAKE_TIMEOUT_S,
-            channel_timeout=HANDSHAKE_TIMEOUT_S,
+            timeout=target.timeout_s,
+            banner_timeout=min(HANDSHAKE_TIMEOUT_S, 1.2 * target.timeout_s),
+            auth_timeout=min(HANDSHAKE_TIMEOUT_S, 1.2 * target.timeout_s),
+            channel_timeout=min(HANDSHAKE_TIMEOUT_S, 1.2 * target.timeout_s),
             transport_factory=_preferring_known(target),
             **login,
         )
     except (OSError, EOFError) as error:
         client.close()
-        raise BoardError(_handshake_problem(name, target, error)) from error
+        raise HandshakeError(_handshake_problem(name, target, error)) from error
     except BaseException:
         client.close()
         connection.close()

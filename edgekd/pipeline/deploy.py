@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.board.deploy import deploy_files
+from edgekd.board.lock import BoardLock
 from edgekd.board.measure import BoardModel, measure
 from edgekd.board.open import open_session
-from edgekd.board.provision import provision
+from edgekd.board.prepare import prepare, under_circumstances
 from edgekd.core.spread import evenly
 from edgekd.core.verdicts import exit_code, judge, undecided
 from edgekd.errors import EXIT_MET, ConfigurationError
@@ -154,16 +154,14 @@ def _measured(
     plan = named_plan(options.plan, runtime, threads)
     progress.stage("connect", options.board)
     session = open_session(options.board, identity=options.identity, accept_new_host_key=options.accept_new_host_key)
-    with session:
-        progress.stage("provision", f"{runtime} on {session.name}")
-        environment = provision(session, runtime, progress.update)
-        progress.stage("send", model.name)
+    with session, BoardLock(session, "edgekd deploy") as lock:
         files = {model.name: model, **({inputs.name: inputs} if inputs is not None else {})}
-        folder = deploy_files(session, files, key)
+        prepared = prepare(session, lock, runtime, files, key, progress.stage, progress.update)
+        folder = prepared.folder
         progress.stage("measure", f"{runtime}, {threads} threads, plan {plan.name}")
-        return measure(
+        measurement = measure(
             session,
-            environment,
+            prepared.environment,
             BoardModel(f"{folder}/{model.name}", hash_file(model), model.name),
             plan,
             f"{folder}/{inputs.name}" if inputs is not None else None,
@@ -171,6 +169,7 @@ def _measured(
             on_progress=progress.update,
             undecided=_undecided(budget),
         )
+    return under_circumstances(measurement, prepared)
 
 
 def _undecided(budget: Budget) -> Callable[[Sequence[Sequence[float]]], bool]:

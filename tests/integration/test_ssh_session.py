@@ -79,9 +79,10 @@ def test_a_server_that_is_not_ssh():
         import threading
 
         def answer():
-            connection, _ = server.accept()
-            connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
-            connection.close()
+            for _ in range(3):
+                connection, _ = server.accept()
+                connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+                connection.close()
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(BoardError, match="no SSH connection came about"):
