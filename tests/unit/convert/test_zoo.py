@@ -1,6 +1,10 @@
 """A network of each family: both files agree with the fake-quantized model, or the operator is named."""
 
+from collections import Counter
+
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from zoo import FAMILIES, REFUSED
@@ -18,6 +22,15 @@ SLOW = {"ours: inverted residual", "ResNeXt", "MobileNetV2", "EfficientNet-Lite"
 
 def cases(names):
     return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
+
+
+def executed_operators(path):
+    """What onnxruntime makes of a file: with one quantize and one dequantize node, all between is integers."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path.with_name("optimized.onnx"))
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
 
 
 @pytest.mark.parametrize("name", cases(FAMILIES))
@@ -44,6 +57,9 @@ def test_family_converts_to_both_formats(name, tmp_path):
         assert audit.honest and not audit.findings, audit.findings
         pair = compare(f"torch-{file_format}", expected, found[file_format], network.output_scale())
         assert pair.max_abs_lsb <= 3 and pair.mean_abs_lsb < 0.25
+        if file_format == "onnx":
+            executed = executed_operators(path)
+            assert executed["QuantizeLinear"] == executed["DequantizeLinear"] == 1, executed
         write_network(quantize_model(model, inputs, "fp32").network(), path)
         with torch.no_grad():
             np.testing.assert_allclose(run_model(path, images[:8]), model(inputs[:8]).numpy(), atol=1e-4, rtol=1e-3)
