@@ -79,4 +79,10 @@ def _show(result: Distilled) -> None:
     typer.echo(f"{result.steps} steps, {result.seconds:.1f} s, {result.params} parameters")
     for name, value in result.notes.items():
         typer.echo(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+    for name in result.hurt_slices:
+        found = result.slices[name]
+        typer.echo(
+            f"hurt beyond its noise: {name}: {found['student']:.4f} against {found['scratch']:.4f} from scratch, "
+            f"{found['inputs']:.0f} inputs"
+        )
     typer.echo(result.verdict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +24,9 @@ class Distilled(Record):
 
     `scratch_accuracy` is of the same student on the same labels for the same number of steps, from the labels alone.
     `steps` are the kept student's own, `total_steps` those of every student and assistant trained. `verdict` compares
-    distilled with scratch on the validation split, `gain_interval` on the test split (95 %, paired).
+    distilled with scratch on the validation split, `gain_interval` on the test split (95 %, paired); `recommended` is
+    scratch where distillation hurt beyond its noise on validation. `slices` are classes and the task's own slices of
+    the test split, with the paired interval of the gain; `hurt_slices` those whose interval lies below 0.
     """
 
     task: str
@@ -53,7 +56,9 @@ class Distilled(Record):
     total_steps: int
     params: int
     labelled: int
+    recommended: Literal["distilled", "scratch"]
     slices: dict[str, dict[str, float]]
+    hurt_slices: tuple[str, ...]
     notes: dict[str, float | int | str | bool | None]
     warnings: tuple[str, ...]
 
@@ -90,6 +95,7 @@ def evaluate_distillation(
             f"({val_accuracy['teacher']:.4f} against {val_accuracy['scratch']:.4f}): it has little to teach; train it "
             "longer, or bring a better one",
         )
+    slices = _slices(task, right)
     return Distilled(
         task=task.name,
         regime=recipe.distill.regime,
@@ -118,7 +124,9 @@ def evaluate_distillation(
         total_steps=outcome.total_steps,
         params=sum(parameter.numel() for parameter in outcome.model.parameters()),
         labelled=len(setting.data.train),
-        slices=_slices(task, right),
+        recommended="scratch" if val_gain[1] < 0 else "distilled",
+        slices=slices,
+        hurt_slices=tuple(name for name, found in slices.items() if found["gain_high"] < 0),
         notes={**outcome.notes, **_robustness(recipe, task, setting, models)},
         warnings=warnings,
     )
@@ -144,11 +152,16 @@ def _logits(model: nn.Module, inputs: np.ndarray, shape: tuple[int, int, int], s
 def _slices(task: Task, right: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
     """Accuracy by class and by the task's own slices, of student, scratch and teacher, on the test split."""
     masks = {f"class {name}": task.test.labels == index for index, name in enumerate(task.classes)} | dict(task.slices)
-    return {
-        name: {who: _mean(found[torch.from_numpy(np.ascontiguousarray(mask))]) for who, found in right.items()}
-        for name, mask in masks.items()
-        if mask.any()
-    }
+    found: dict[str, dict[str, float]] = {}
+    for name, mask in masks.items():
+        if not mask.any():
+            continue
+        rows = torch.from_numpy(np.ascontiguousarray(mask))
+        inside = {who: flags[rows] for who, flags in right.items()}
+        low, high = paired_difference_interval(inside["student"].tolist(), inside["scratch"].tolist())
+        found[name] = {who: _mean(flags) for who, flags in inside.items()}
+        found[name] |= {"inputs": int(mask.sum()), "gain_low": low, "gain_high": high}
+    return found
 
 
 def _mean(flags: Tensor) -> float:

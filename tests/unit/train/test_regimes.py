@@ -25,7 +25,6 @@ from edgekd.records import (
 )
 from edgekd.train.regimes import REGIME_FUNCTIONS
 
-
 SCRATCH = {}
 """Scratch students by their steps, for all tests whose labels and schedule are the same."""
 
@@ -62,8 +61,11 @@ def test_offline_learns_and_compares_at_equal_steps(first):
     assert result.gain_interval[0] <= result.accuracy - result.scratch_accuracy <= result.gain_interval[1]
     assert 0 < result.ece < 1
     assert 0.5 < result.agreement <= 1
-    assert set(result.slices["even"]) == {"student", "scratch", "teacher"}
+    even = result.slices["even"]
+    assert set(even) == {"student", "scratch", "teacher", "inputs", "gain_low", "gain_high"}
+    assert even["gain_low"] <= even["student"] - even["scratch"] <= even["gain_high"]
     assert len(result.slices) == 11
+    assert result.recommended == "distilled"
 
 
 @pytest.mark.slow
