@@ -97,7 +97,7 @@ def check_meter(name: str) -> None:
     if name.startswith(REPLAY):
         load_trace(Path(name.removeprefix(REPLAY)))
     elif name.startswith(EXTERNAL):
-        ExternalMeter(name.removeprefix(EXTERNAL))
+        ExternalMeter(name.removeprefix(EXTERNAL)).check()
     elif name not in ("auto", "none") and name.partition(":")[0] not in METERS:
         known = ", ".join(("auto", "none", *METERS, "external:COMMAND", "replay:FILE"))
         raise ConfigurationError(f"--power '{printable(name, 60)}' is no meter: {known}")

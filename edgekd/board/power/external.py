@@ -20,6 +20,7 @@ import contextlib
 import math
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import threading
@@ -134,6 +135,15 @@ class ExternalMeter:
         self.shift_s = 0.0
         self._error: ConfigurationError | None = None
         self._first = threading.Event()
+
+    def check(self) -> None:
+        """Refuse a program that is not there, before anything is started.
+
+        Raises:
+            ConfigurationError: it is not.
+        """
+        if shutil.which(self._words[0]) is None:
+            raise ConfigurationError(f"--power {self.where}: there is no program '{printable(self._words[0], 60)}'")
 
     def __enter__(self) -> Self:
         try:
