@@ -57,8 +57,9 @@ _LOOK = (
 _BREAK = (
     'cd -- "$1" || exit 91; case $3 in ""|*[!0-9]*) ;; *) '
     'tr "\\000" " " 2>/dev/null <"/proc/$3/cmdline" | grep -qF -- "$2" && kill -KILL "$3";; esac; '
-    'for p in /proc/[0-9]*; do tr "\\000" " " <"$p/cmdline" 2>/dev/null | grep -qF -- " $1/agent/agent-" && '
-    '{ kill -TERM "${p##*/}"; left=1; }; done; [ -n "$left" ] && sleep 1; '
+    'for p in /proc/[0-9]*; do tr "\\000" " " <"$p/cmdline" 2>/dev/null | '
+    'grep -qF -e " $1/agent/agent-" -e " edgekd $1/" && { kill -TERM "${p##*/}"; left=1; }; done; '
+    '[ -n "$left" ] && sleep 1; '
     f'read -r token rest <{LOCK_NAME}; [ "$token" = "$2" ] && rm -f -- {LOCK_NAME} {LOCK_NAME}.beat; exit 0'
 )
 

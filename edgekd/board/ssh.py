@@ -23,8 +23,8 @@ from edgekd.board.ssh_connect import CONNECT_TIMEOUT_S, connect
 from edgekd.core.board_output import printable
 from edgekd.errors import BoardError
 
-# paramiko logs tracebacks of errors that are raised as well; without a handler they would land on the terminal.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
+# paramiko logs errors, with tracebacks, that are raised as well.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 OPEN_TIMEOUT_S = 12.0
 KILL_TIMEOUT_S = 5.0

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgekd.board.agent_client import read_facts
+from edgekd.board.extra_passes import RawOutputs, host_outputs
+from edgekd.board.facts import matches_profile
 from edgekd.board.lock import BoardLock
 from edgekd.board.measure import BoardModel, measure
 from edgekd.board.open import open_session
+from edgekd.board.out_of_memory import OutOfMemoryError
 from edgekd.board.prepare import prepare, under_circumstances
 from edgekd.core.spread import evenly
+from edgekd.core.units import join_units
 from edgekd.core.verdicts import exit_code, judge, undecided
 from edgekd.errors import EXIT_MET, ConfigurationError
 from edgekd.load import load_profile, load_recipe
 from edgekd.pipeline.console import Progress
+from edgekd.pipeline.measuring import MeasuringOptions, plan_for
 from edgekd.pipeline.reporting import deployed_size, measured_report, write
 from edgekd.records import (
     Accuracy,
@@ -27,7 +33,6 @@ from edgekd.records import (
     Report,
     RuntimeName,
     Verdict,
-    named_plan,
 )
 from edgekd.store import RunDirectory, hash_file
 
@@ -37,7 +42,10 @@ DEFAULT_THREADS = 1
 
 @dataclass(frozen=True)
 class BoardOptions:
-    """What the command line says of a board and of measuring on it; None takes the profile's."""
+    """What the command line says of a board and of measuring on it; None takes the profile's.
+
+    `more_boards` are further units of the same kind, measured one after another.
+    """
 
     board: str
     runtime: RuntimeName | None
@@ -45,6 +53,16 @@ class BoardOptions:
     plan: PlanName
     identity: Path | None
     accept_new_host_key: bool
+    measuring: MeasuringOptions = MeasuringOptions()
+    more_boards: tuple[str, ...] = ()
+
+    def each(self) -> list[BoardOptions]:
+        """The same for every board by itself."""
+        return [replace(self, board=board, more_boards=()) for board in (self.board, *self.more_boards)]
+
+
+class MemoryMissedError(OutOfMemoryError):
+    """A board of the profile's kind could not give the model the memory it needs: the memory limit is missed."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +78,10 @@ class MeasuredFile(Record):
 
     model: str
     profile: str | None
-    measurement: Measurement
+    measurement: Measurement | None
     verdicts: tuple[Verdict, ...] = ()
     exit_code: int
+    units: tuple[Measurement, ...] = ()
 
 
 def deploy(
@@ -83,22 +102,22 @@ def deploy(
         budget, sources = judged_budget(before, profile)
         runtime = options.runtime or profile.operating_point.runtime
         artifact = int8_artifact(before.artifacts, runtime)
-        measurement = _measured(
-            run.path / artifact.path, run.test_inputs, run.path.name, profile, budget, options, runtime, progress
-        )
-        verdicts = judge(
-            budget,
-            measurement=measurement,
-            predicted={},
-            accuracy=before.accuracy,
-            file_size_bytes=deployed_size(before.artifacts, runtime),
-            profile_matches=measurement.matches_profile == profile.name,
-            basis_allowed=frozenset({"measured"}),
-        )
-        measurement = measurement.model_copy(
-            update={"notes": (*measurement.notes, *disagreement(before.accuracy, measurement))}
-        )
-        report = measured_report(before, budget, sources, profile.name, measurement, verdicts, command)
+        try:
+            units = _measured_units(
+                run.path / artifact.path, run.test_inputs, run.path.name, profile, budget, options, runtime, progress
+            )
+        except MemoryMissedError as error:
+            progress.warn(str(error))
+            missed = memory_missed(budget, before.accuracy, deployed_size(before.artifacts, runtime), str(error))
+            report = measured_report(before, budget, sources, profile.name, None, missed, command)
+            write(run, report)
+            return Deployed(run, report)
+        verdicts = _judged(budget, units, profile, before.accuracy, deployed_size(before.artifacts, runtime))
+        units = [
+            unit.model_copy(update={"notes": (*unit.notes, *disagreement(before.accuracy, unit))}) for unit in units
+        ]
+        report = measured_report(before, budget, sources, profile.name, units[0], verdicts, command)
+        report = report.model_copy(update={"units": tuple(units) if len(units) > 1 else ()})
         write(run, report)
     return Deployed(run, report)
 
@@ -119,25 +138,75 @@ def measure_file(
     profile = load_profile(profile_name) if profile_name else None
     budget = profile.budget if profile else Budget()
     key = f"measure-{hash_file(model)[:16]}"
-    measurement = _measured(model, inputs, key, profile, budget, options, runtime, progress)
+    try:
+        units = _measured_units(model, inputs, key, profile, budget, options, runtime, progress)
+    except MemoryMissedError as error:
+        missed = memory_missed(budget, Accuracy(), model.stat().st_size, str(error))
+        return MeasuredFile(
+            model=str(model),
+            profile=profile.name if profile else None,
+            measurement=None,
+            verdicts=missed,
+            exit_code=exit_code(missed),
+        )
+    several = tuple(units) if len(units) > 1 else ()
     if profile is None:
-        return MeasuredFile(model=str(model), profile=None, measurement=measurement, exit_code=EXIT_MET)
-    verdicts = judge(
-        budget,
-        measurement=measurement,
-        predicted={},
-        accuracy=Accuracy(),
-        file_size_bytes=model.stat().st_size,
-        profile_matches=measurement.matches_profile == profile.name,
-        basis_allowed=frozenset({"measured"}),
-    )
+        return MeasuredFile(model=str(model), profile=None, measurement=units[0], units=several, exit_code=EXIT_MET)
+    verdicts = _judged(budget, units, profile, Accuracy(), model.stat().st_size)
     return MeasuredFile(
         model=str(model),
         profile=profile.name,
-        measurement=measurement,
+        measurement=units[0],
+        units=several,
         verdicts=verdicts,
         exit_code=exit_code(verdicts),
     )
+
+
+def _judged(
+    budget: Budget, units: Sequence[Measurement], profile: DeviceProfile, accuracy: Accuracy, size_bytes: int | None
+) -> tuple[Verdict, ...]:
+    """Verdicts on the measurements of all units alone."""
+    return join_units(
+        [
+            (
+                unit.board,
+                judge(
+                    budget,
+                    measurement=unit,
+                    predicted={},
+                    accuracy=accuracy,
+                    file_size_bytes=size_bytes,
+                    profile_matches=unit.matches_profile == profile.name,
+                    basis_allowed=frozenset({"measured"}),
+                ),
+            )
+            for unit in units
+        ]
+    )
+
+
+def _measured_units(
+    model: Path,
+    inputs: Path | None,
+    key: str,
+    profile: DeviceProfile | None,
+    budget: Budget,
+    options: BoardOptions,
+    runtime: RuntimeName,
+    progress: Progress,
+) -> list[Measurement]:
+    """The measurement of every board, one after another; this machine's outputs are had once, to compare with."""
+    threads = options.threads or (profile.operating_point.threads if profile else DEFAULT_THREADS)
+    # What the command line asks for is checked before any board is bothered.
+    plan_for(options.plan, runtime, threads, options.measuring)
+    reference = None
+    if inputs is not None:
+        progress.stage("reference", "this machine's outputs, to compare the board's with")
+        reference = host_outputs(model, hash_file(model), inputs, runtime, threads)
+    return [
+        _measured(model, inputs, key, profile, budget, each, runtime, reference, progress) for each in options.each()
+    ]
 
 
 def _measured(
@@ -148,10 +217,11 @@ def _measured(
     budget: Budget,
     options: BoardOptions,
     runtime: RuntimeName,
+    reference: RawOutputs | None,
     progress: Progress,
 ) -> Measurement:
     threads = options.threads or (profile.operating_point.threads if profile else DEFAULT_THREADS)
-    plan = named_plan(options.plan, runtime, threads)
+    plan = plan_for(options.plan, runtime, threads, options.measuring)
     progress.stage("connect", options.board)
     session = open_session(options.board, identity=options.identity, accept_new_host_key=options.accept_new_host_key)
     with session, BoardLock(session, "edgekd deploy") as lock:
@@ -159,17 +229,47 @@ def _measured(
         prepared = prepare(session, lock, runtime, files, key, progress.stage, progress.update)
         folder = prepared.folder
         progress.stage("measure", f"{runtime}, {threads} threads, plan {plan.name}")
-        measurement = measure(
-            session,
-            prepared.environment,
-            BoardModel(f"{folder}/{model.name}", hash_file(model), model.name),
-            plan,
-            f"{folder}/{inputs.name}" if inputs is not None else None,
-            profile,
-            on_progress=progress.update,
-            undecided=_undecided(budget),
-        )
+        try:
+            measurement = measure(
+                session,
+                prepared.environment,
+                BoardModel(f"{folder}/{model.name}", hash_file(model), model.name),
+                plan,
+                f"{folder}/{inputs.name}" if inputs is not None else None,
+                profile,
+                reference=reference,
+                on_progress=progress.update,
+                undecided=_undecided(budget),
+            )
+        except OutOfMemoryError as error:
+            if profile is None or prepared.emulated or budget.peak_memory_mib is None:
+                raise
+            facts = read_facts(session, prepared.environment.python)
+            if not matches_profile(facts, session, profile)[0]:
+                raise
+            raise MemoryMissedError(str(error)) from error
     return under_circumstances(measurement, prepared)
+
+
+def memory_missed(budget: Budget, accuracy: Accuracy, file_size_bytes: int | None, reason: str) -> tuple[Verdict, ...]:
+    """The verdicts where the board ended the model's process for want of memory: that limit is missed.
+
+    By how much nobody knows, since the process never had what it asked for; what else only a board can show was not
+    measured.
+    """
+    verdicts = judge(
+        budget,
+        measurement=None,
+        predicted={},
+        accuracy=accuracy,
+        file_size_bytes=file_size_bytes,
+        basis_allowed=frozenset({"measured"}),
+    )
+    missed = {"outcome": "missed", "basis": "measured", "reason": f"it ran out of memory: {reason}"}
+    return tuple(
+        verdict.model_copy(update=missed) if verdict.constraint == "peak_memory_mib" else verdict
+        for verdict in verdicts
+    )
 
 
 def _undecided(budget: Budget) -> Callable[[Sequence[Sequence[float]]], bool]:

@@ -117,7 +117,7 @@ def measured_report(
     budget: Budget,
     budget_source: dict[str, str],
     profile_name: str,
-    measurement: Measurement,
+    measurement: Measurement | None,
     verdicts: tuple[Verdict, ...],
     command: str,
 ) -> Report:

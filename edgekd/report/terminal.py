@@ -59,12 +59,13 @@ def print_report(report: Report, console: Console) -> None:
         _item(console, f"warning: {warning}", style="yellow")
 
 
-def print_measurement(measurement: Measurement, verdicts: Sequence[Verdict], console: Console) -> None:
+def print_measurement(measurement: Measurement | None, verdicts: Sequence[Verdict], console: Console) -> None:
     """Print the measurement of one file, and the verdicts of a budget where there is one."""
     if verdicts:
         console.print()
         _print_verdicts(verdicts, console)
-    _print_measured(measurement, console)
+    if measurement is not None:
+        _print_measured(measurement, console)
 
 
 def _heading(console: Console, text: str) -> None:

@@ -35,7 +35,12 @@ def make_sshd(sshd_binary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
 
-    def make(environment: dict[str, str] | None = None, options: list[str] | None = None) -> SshServer:
+    def make(
+        environment: dict[str, str] | None = None,
+        options: list[str] | None = None,
+        address: str = "127.0.0.1",
+        prefix: tuple[str, ...] = (),
+    ) -> SshServer:
         root = tmp_path / f"sshd{len(servers)}"
         home = tmp_path / f"board{len(servers)}"
         root.mkdir()
@@ -49,6 +54,8 @@ def make_sshd(sshd_binary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             user=getpass.getuser(),
             environment=environment or {},
             options=options or [],
+            address=address,
+            prefix=prefix,
         )
         server.new_host_key()
         (root / "authorized_keys").write_text((client_home / ".ssh" / "id_ed25519.pub").read_text())

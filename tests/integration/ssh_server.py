@@ -44,10 +44,12 @@ class SshServer:
     environment: dict[str, str] = field(default_factory=dict)
     options: list[str] = field(default_factory=list)
     process: subprocess.Popen[bytes] | None = None
+    address: str = "127.0.0.1"
+    prefix: tuple[str, ...] = ()
 
     @property
     def board(self) -> str:
-        return f"{self.user}@127.0.0.1:{self.port}"
+        return f"{self.user}@{self.address}:{self.port}"
 
     @property
     def known_hosts(self) -> Path:
@@ -59,7 +61,7 @@ class SshServer:
 
     def trust(self) -> None:
         public = (self.root / "host_key.pub").read_text().split()
-        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public[0]} {public[1]}\n")
+        self.known_hosts.write_text(f"[{self.address}]:{self.port} {public[0]} {public[1]}\n")
 
     def new_host_key(self) -> None:
         for name in ("host_key", "host_key.pub"):
@@ -70,7 +72,7 @@ class SshServer:
         variables = {"HOME": str(self.home), **self.environment}
         lines = [
             f"Port {self.port}",
-            "ListenAddress 127.0.0.1",
+            f"ListenAddress {self.address}",
             f"HostKey {self.root}/host_key",
             f"PidFile {self.root}/sshd.pid",
             f"AuthorizedKeysFile {self.root}/authorized_keys",
@@ -85,11 +87,13 @@ class SshServer:
         config = self.root / "sshd_config"
         config.write_text("\n".join(lines) + "\n")
         log = (self.root / "sshd.log").open("ab")
-        self.process = subprocess.Popen([self.binary, "-D", "-e", "-f", str(config)], stdout=log, stderr=log)
+        self.process = subprocess.Popen(
+            [*self.prefix, self.binary, "-D", "-e", "-f", str(config)], stdout=log, stderr=log
+        )
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                if probe.connect_ex((self.address, self.port)) == 0:
                     return
             time.sleep(0.02)
         raise RuntimeError(f"sshd did not start: {(self.root / 'sshd.log').read_text()}")

@@ -197,7 +197,9 @@ def test_an_endless_line_is_refused(make_sshd, tools):
         read_facts(session, f"{tools}/python3")
 
 
-@pytest.mark.parametrize(("number", "expected"), [("KILL", "SIGKILL.*memory"), ("ILL", "SIGILL.*instructions")])
+@pytest.mark.parametrize(
+    ("number", "expected"), [("KILL", "SIGKILL.*memory"), ("ILL", "SIGILL.*instructions"), ("SEGV", "SIGSEGV.*crashed")]
+)
 def test_an_agent_that_is_killed_is_told_from_a_lost_link(make_sshd, tools, number, expected):
     script(Path(tools, "python3"), f"#!/bin/sh\nkill -{number} $$\n")
     server = make_sshd({"PATH": tools})
