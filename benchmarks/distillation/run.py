@@ -79,7 +79,7 @@ def run_case(task: Task, name: str, distill: Distillation, seed: int, work: Path
             module, taught.result.teacher_seconds, shared.scratch, shared.more_teachers, shared.feature_cache
         )
     given[f"{seed}-{key}-{labels}"] = shared
-    found = taught.result.model_dump(mode="json", exclude={"slices"})
+    found = taught.result.model_dump(mode="json", exclude={"slices", "tried", "chosen_because"})
     return {
         "case": name,
         "seed": seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,7 +19,11 @@ def distill_command(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML); flags go over it.")] = None,
     task: Annotated[str | None, typer.Option(help="watch-gestures, fashion-mnist, or your own FILE.py.")] = None,
     objective: Annotated[
-        str | None, typer.Option(help="One kind of `edgekd objectives`, beside the labels; `hard` is labels alone.")
+        str | None,
+        typer.Option(
+            help="One kind of `edgekd objectives`, beside the labels; `hard` is labels alone, `auto` chooses by short "
+            "runs on the validation split."
+        ),
     ] = None,
     regime: Annotated[str | None, typer.Option(help=f"Who teaches whom: {', '.join(REGIMES)}.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the student. Default: the task's.")] = None,
@@ -32,6 +36,11 @@ def distill_command(
     teacher: Annotated[
         Path | None, typer.Option(help="Bring a teacher: .onnx, .pt2 (torch.export), or .pt weights of the task's own.")
     ] = None,
+    tune_minutes: Annotated[
+        float | None, typer.Option(help="Search objective, weight, temperature and learning rate for so long first.")
+    ] = None,
+    tune_search: Annotated[Literal["bayes", "random", "grid"], typer.Option(help="How to search.")] = "bayes",
+    tune_file: Annotated[Path | None, typer.Option(help="Keep the trials here; a later run goes on from them.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the student's weights (a torch state dict) here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
@@ -49,12 +58,14 @@ def distill_command(
     from edgekd.pipeline.distill_settings import resolve_distillation, write_weights
     from edgekd.pipeline.settings import require_fit_extra
 
-    resolved = resolve_distillation(recipe, task, objective, regime, seed, labels)
+    auto = objective == "auto"
+    resolved = resolve_distillation(recipe, task, None if auto else objective, regime, seed, labels)
     require_fit_extra()
     with ConsoleProgress() as progress:
-        from edgekd.pipeline.distill import distill
+        from edgekd.pipeline.distill import Choice, distill
 
-        taught = distill(resolved, progress, teacher, epochs)
+        choice = Choice(tune_minutes, tune_search, tune_file) if auto or tune_minutes is not None else None
+        taught = distill(resolved, progress, teacher, epochs, choice)
         if save is not None:
             write_weights(taught.student, save)
     if as_json:
@@ -85,4 +96,6 @@ def _show(result: Distilled) -> None:
             f"hurt beyond its noise: {name}: {found['student']:.4f} against {found['scratch']:.4f} from scratch, "
             f"{found['inputs']:.0f} inputs"
         )
+    if result.chosen_because is not None:
+        typer.echo(f"objectives chosen: {result.chosen_because}")
     typer.echo(result.verdict)

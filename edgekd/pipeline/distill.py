@@ -18,6 +18,7 @@ from edgekd.nn.students import Student
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.distill_evaluation import Distilled, evaluate_distillation
 from edgekd.pipeline.settings import with_task_schedules
+from edgekd.pipeline.tune import Chosen, Search, choose_objective, tune
 from edgekd.records import Recipe, Training
 from edgekd.records.regimes import Regime
 from edgekd.tasks import Development, Split, Task, load_task
@@ -53,6 +54,15 @@ class Taught:
     teacher: nn.Module
     student: nn.Module
     scratch: nn.Module
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How short runs choose: one of each kind, or a search for so many minutes, kept in a file to go on from."""
+
+    minutes: float | None = None
+    search: Search = "bayes"
+    storage: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +108,13 @@ def _architecture(recipe: Recipe, task: Task, widening: float) -> Architecture:
     return space.architecture(choices, task.input_shape, len(task.classes))
 
 
-def distill(recipe: Recipe, progress: Progress, teacher_file: Path | None = None, epochs: int | None = None) -> Taught:
+def distill(
+    recipe: Recipe,
+    progress: Progress,
+    teacher_file: Path | None = None,
+    epochs: int | None = None,
+    choice: Choice | None = None,
+) -> Taught:
     """Train a teacher, a student by the recipe's regime, and the same student from scratch; evaluate all three.
 
     Args:
@@ -106,6 +122,7 @@ def distill(recipe: Recipe, progress: Progress, teacher_file: Path | None = None
         progress: told what happens.
         teacher_file: a teacher that is brought.
         epochs: of the student, over the recipe's and the task's own.
+        choice: how short runs on the validation split are to choose the objectives first.
 
     Raises:
         ConfigurationError: the recipe, the task or the regime's data cannot be used.
@@ -120,19 +137,21 @@ def distill(recipe: Recipe, progress: Progress, teacher_file: Path | None = None
     if epochs is not None:
         training = recipe.distill.training.model_copy(update={"epochs": epochs})
         recipe = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"training": training})})
-    return distill_task(recipe, task, progress, given)
+    return distill_task(recipe, task, progress, given, choice)
 
 
-def distill_task(recipe: Recipe, task: Task, progress: Progress, given: Given = Given()) -> Taught:
+def distill_task(
+    recipe: Recipe, task: Task, progress: Progress, given: Given = Given(), choice: Choice | None = None
+) -> Taught:
     """As `distill`, on a loaded task, with what was trained before."""
-    return _Distillation(recipe, task, progress, given).run()
+    return _Distillation(recipe, task, progress, given, choice).run()
 
 
 class _Distillation:
     """One distillation: what its parts share."""
 
-    def __init__(self, recipe: Recipe, task: Task, progress: Progress, given: Given) -> None:
-        self.recipe, self.task, self.progress, self.given = recipe, task, progress, given
+    def __init__(self, recipe: Recipe, task: Task, progress: Progress, given: Given, choice: Choice | None) -> None:
+        self.recipe, self.task, self.progress, self.given, self.choice = recipe, task, progress, given, choice
         self.device = resolve_device(recipe.device)
         self.architecture = student_architecture(recipe, task)
         Loss(recipe.distill.objectives)
@@ -160,6 +179,14 @@ class _Distillation:
         teacher, teacher_seconds = self._teacher()
         teacher, before, after = self._calibrated(teacher)
         setting = self._setting(teacher)
+        chosen: Chosen | None = None
+        if self.choice is not None:
+            self.progress.stage("choose", "objectives, by short runs on the validation split")
+            with threads_for(operator_list(self.architecture).macs):
+                chosen = self._choose(setting, self.choice)
+            self.progress.update(chosen.reason)
+            self.recipe = self.recipe.model_copy(update={"distill": chosen.distill})
+            setting = self._setting(teacher)
         regime = self.recipe.distill.regime
         featured = [objective.kind for objective in self.recipe.distill.objectives if objective.needs_features]
         if featured and regime not in WITH_FEATURES:
@@ -183,10 +210,17 @@ class _Distillation:
             teacher_seconds=teacher_seconds,
             teacher_val_ece=(before, after),
             warnings=tuple(self.warnings),
+            chosen=chosen,
         )
         for warning in result.warnings[len(self.warnings) :]:
             self.progress.warn(warning)
         return Taught(result, teacher, outcome.model, scratch)
+
+    def _choose(self, setting: Setting, choice: Choice) -> Chosen:
+        if choice.minutes is None:
+            return choose_objective(setting)
+        identity = self.task.content_hash()
+        return tune(setting, choice.minutes, search=choice.search, storage=choice.storage, identity=identity)
 
     def _said_objectives(self) -> str:
         return " + ".join(f"{objective.weight:g} {objective.kind}" for objective in self.recipe.distill.objectives)

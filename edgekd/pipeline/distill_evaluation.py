@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.core.statistics import paired_difference_interval
+from edgekd.pipeline.tune import Chosen, Tried
 from edgekd.records import Recipe, Record
 from edgekd.tasks import Task, student_inputs
 from edgekd.train.calibration import expected_calibration_error
@@ -61,6 +62,8 @@ class Distilled(Record):
     hurt_slices: tuple[str, ...]
     notes: dict[str, float | int | str | bool | None]
     warnings: tuple[str, ...]
+    chosen_because: str | None = None
+    tried: tuple[Tried, ...] = ()
 
 
 def evaluate_distillation(
@@ -75,6 +78,7 @@ def evaluate_distillation(
     teacher_seconds: float,
     teacher_val_ece: tuple[float, float],
     warnings: tuple[str, ...],
+    chosen: Chosen | None = None,
 ) -> Distilled:
     """Evaluate `student`, `scratch` and `teacher`. The test split is read here, after everything has been decided."""
     shapes = {"student": setting.shape, "scratch": setting.shape, "teacher": setting.native}
@@ -129,6 +133,8 @@ def evaluate_distillation(
         hurt_slices=tuple(name for name, found in slices.items() if found["gain_high"] < 0),
         notes={**outcome.notes, **_robustness(recipe, task, setting, models)},
         warnings=warnings,
+        chosen_because=None if chosen is None else chosen.reason,
+        tried=() if chosen is None else chosen.tried,
     )
 
 

@@ -51,12 +51,14 @@ class Additions:
         choose_rows: (epoch, epochs, generator) to the rows of the epoch in their order; all, shuffled, by default.
         change_inputs: (model, inputs, labels, teacher logits) of a batch to the inputs the student is shown.
         own_average_teaches: the teacher's logits are those of the run's own averaged weights.
+        on_epoch: told (epochs done, validation accuracy) after each epoch; what it raises ends the run.
     """
 
     features: TeacherFeatures | None = None
     choose_rows: ChooseRows | None = None
     change_inputs: ChangeInputs | None = None
     own_average_teaches: bool = False
+    on_epoch: Callable[[int, float], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ def train(
             if checkpoint is not None:
                 run.keep(checkpoint)
             on_progress(run.line())
+            if additions.on_epoch is not None:
+                additions.on_epoch(len(run.history), run.history[-1])
     model.load_state_dict(run.state)
     model.eval()
     wall_s = time.perf_counter() - started

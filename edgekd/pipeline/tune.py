@@ -1,0 +1,237 @@
+"""Which objective, and with which parameters: decided by short runs on the validation split."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekd.core.statistics import paired_difference_interval
+from edgekd.errors import ConfigurationError, MissingExtraError
+from edgekd.records import Distillation, Hard, Objective, Record, record_of_kind
+from edgekd.store import hash_inputs
+from edgekd.train.examples import correct, logits_of
+from edgekd.train.loop import Additions
+from edgekd.train.regimes import Setting
+
+logger = logging.getLogger(__name__)
+
+CANDIDATES = ("hard", "hinton", "dkd", "dist", "logit_standardization")
+SHORT = 4
+"""A short run has a quarter of the epochs."""
+
+Search = Literal["bayes", "random", "grid"]
+Report = Callable[[int, float], None]
+
+
+class Tried(Record):
+    """One short run: what was tried, and the validation accuracy that it reached (None where it was cut short)."""
+
+    objectives: tuple[str, ...]
+    learning_rate: float
+    parameters: dict[str, float | str]
+    val_accuracy: float | None
+    epochs: int
+
+
+class Chosen(Record):
+    """What short runs chose, why, and all that was tried."""
+
+    distill: Distillation
+    reason: str
+    tried: tuple[Tried, ...]
+
+
+def beside_labels(kind: str) -> tuple[Objective, ...]:
+    """A kind with the weights that its record suggests beside the labels."""
+    record = record_of_kind(kind)
+    assert record is not None
+    hard, own = record.beside_hard
+    return (Hard(),) if record is Hard else (Hard(weight=hard), record.model_validate({"weight": own}))
+
+
+def choose_objective(setting: Setting, kinds: Sequence[str] = CANDIDATES) -> Chosen:
+    """`--objective auto`: one short run of each kind; the best wins if it beats the labels alone beyond its noise.
+
+    Where none does, the kind with the best validation accuracy is taken all the same if it is not below the labels
+    alone; else the choice is not to distil. Either way the reason says so.
+    """
+    logits, labels = setting.teacher_logits(), setting.validation.labels
+    right: dict[str, tuple[bool, ...]] = {}
+    tried = []
+    short = shortened(setting.recipe)
+    for kind in kinds:
+        student = setting.fresh_student()
+        trained = setting.learn(
+            student, f"trying {kind}", objectives=beside_labels(kind), teacher_logits=logits, schedule=short.training
+        )
+        answers = correct(logits_of(student, setting.validation.inputs, setting.device), labels)
+        right[kind] = tuple(answers.tolist())
+        tried.append(
+            Tried(
+                objectives=tuple(objective.kind for objective in beside_labels(kind)),
+                learning_rate=short.training.learning_rate,
+                parameters={},
+                val_accuracy=trained.validation_accuracy,
+                epochs=trained.epochs,
+            )
+        )
+    share = {kind: sum(flags) / len(flags) for kind, flags in right.items()}
+    best = max(share, key=lambda kind: share[kind])
+    reason = f"{best} has the best validation accuracy after {short.training.epochs} epochs: {share[best]:.4f}"
+    if best == "hard":
+        reason += ": not to distil is the choice"
+    elif "hard" in right:
+        low, high = paired_difference_interval(right[best], right["hard"])
+        beyond = "beyond" if low > 0 else "within"
+        reason += (
+            f"; against the labels alone {share[best] - share['hard']:+.4f} [{low:+.4f}, {high:+.4f}], {beyond} noise"
+        )
+    reason += f" ({', '.join(f'{kind} {value:.4f}' for kind, value in share.items())})"
+    distill = setting.recipe.model_copy(update={"objectives": beside_labels(best)})
+    return Chosen(distill=distill, reason=reason, tried=tuple(tried))
+
+
+def shortened(recipe: Distillation) -> Distillation:
+    """The recipe with a quarter of its epochs, at least three."""
+    epochs = min(recipe.training.epochs, max(3, recipe.training.epochs // SHORT))
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": epochs})})
+
+
+def tune(
+    setting: Setting,
+    minutes: float,
+    *,
+    search: Search = "bayes",
+    storage: Path | None = None,
+    identity: str = "",
+    most_trials: int | None = None,
+) -> Chosen:
+    """Search objective, soft weight, temperature and learning rate by short runs, as long as the time allows.
+
+    Runs that fall behind the median of those before are cut short (Optuna's median pruner). The recipe's own
+    objectives are the first trial, the labels alone the second; the best by validation accuracy wins.
+
+    Args:
+        setting: what there is to learn from.
+        minutes: of wall-clock time; the run in progress at its end is finished.
+        search: Bayesian (a tree-structured Parzen estimator), random, or a grid.
+        storage: a file in which trials are kept, so that a later call goes on from them.
+        identity: of data and teacher, so that trials of other data are not taken for these.
+        most_trials: an upper bound on the trials of this call.
+
+    Raises:
+        MissingExtraError: Optuna is not installed.
+        ConfigurationError: no time, or nothing was tried within it.
+    """
+    if minutes <= 0:
+        raise ConfigurationError(f"--tune-minutes {minutes:g}: must be above 0")
+    try:
+        optuna: Any = importlib.import_module("optuna")
+    except ImportError as error:
+        raise MissingExtraError("optuna", "tune") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    short, logits = shortened(setting.recipe), setting.teacher_logits()
+    study = optuna.create_study(
+        study_name=hash_inputs(identity=identity, recipe=setting.recipe, seed=setting.seed)[:16],
+        direction="maximize",
+        sampler=_sampler(optuna, search, setting.seed, short.training.learning_rate),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+        storage=None if storage is None else _journal(optuna, storage),
+        load_if_exists=True,
+    )
+    if not study.trials and search != "grid":
+        for start in ({"kind": "hinton", "soft_weight": 0.7, "temperature": 3.0}, {"kind": "hard"}):
+            study.enqueue_trial({**start, "learning_rate_factor": 1.0})
+
+    def trial_accuracy(trial: Any) -> float:
+        objectives, factor = suggested(trial)
+        schedule = short.training.model_copy(update={"learning_rate": short.training.learning_rate * factor})
+
+        def report(epoch: int, accuracy: float) -> None:
+            trial.report(accuracy, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        trained = setting.learn(
+            setting.fresh_student(),
+            f"trial {trial.number}",
+            objectives=objectives,
+            teacher_logits=logits,
+            schedule=schedule,
+            additions=Additions(on_epoch=report),
+        )
+        return trained.validation_accuracy
+
+    started = time.monotonic()
+    study.optimize(trial_accuracy, timeout=60 * minutes, n_trials=most_trials)
+    return _chosen(optuna, study, setting.recipe, time.monotonic() - started)
+
+
+def suggested(trial: Any) -> tuple[tuple[Objective, ...], float]:
+    """The objectives of a trial, and the factor on the learning rate."""
+    factor = trial.suggest_float("learning_rate_factor", 0.3, 3.0, log=True)
+    kind = trial.suggest_categorical("kind", CANDIDATES)
+    if kind == "hard":
+        return (Hard(),), factor
+    soft = trial.suggest_float("soft_weight", 0.1, 1.0)
+    temperature = trial.suggest_float("temperature", 1.0, 8.0, log=True)
+    record = record_of_kind(kind)
+    assert record is not None
+    return (
+        Hard(weight=1 - soft),
+        record.model_validate({"weight": soft, "temperature": temperature}),
+    ), factor
+
+
+def _sampler(optuna: Any, search: Search, seed: int, learning_rate: float) -> Any:
+    if search == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if search == "grid":
+        grid = {
+            "learning_rate_factor": [1.0],
+            "kind": list(CANDIDATES),
+            "soft_weight": [0.5, 0.9],
+            "temperature": [1.0, 2.0, 4.0],
+        }
+        return optuna.samplers.GridSampler(grid, seed=seed)
+    return optuna.samplers.TPESampler(seed=seed)
+
+
+def _journal(optuna: Any, path: Path) -> Any:
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+
+
+def _chosen(optuna: Any, study: Any, recipe: Distillation, seconds: float) -> Chosen:
+    finished = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    if not finished:
+        raise ConfigurationError("--tune-minutes: no short run finished within the time: give it more")
+    tried = []
+    for trial in study.trials:
+        if trial.state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED):
+            objectives, factor = suggested(optuna.trial.FixedTrial(trial.params))
+            tried.append(
+                Tried(
+                    objectives=tuple(objective.kind for objective in objectives),
+                    learning_rate=recipe.training.learning_rate * factor,
+                    parameters=dict(trial.params),
+                    val_accuracy=trial.value if trial in finished else None,
+                    epochs=len(trial.intermediate_values),
+                )
+            )
+    objectives, factor = suggested(optuna.trial.FixedTrial(study.best_trial.params))
+    training = recipe.training.model_copy(update={"learning_rate": recipe.training.learning_rate * factor})
+    told = ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+                     for name, value in study.best_trial.params.items())  # fmt: skip
+    reason = (
+        f"the best of {len(tried)} short runs by validation accuracy, {study.best_value:.4f}: {told} "
+        f"({len(tried) - len(finished)} cut short; {seconds:.0f} s)"
+    )
+    return Chosen(
+        distill=recipe.model_copy(update={"objectives": objectives, "training": training}),
+        reason=reason,
+        tried=tuple(tried),
+    )
