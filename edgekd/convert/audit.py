@@ -76,8 +76,14 @@ def audit_file(path: Path, claimed: Scheme, per_channel: bool | None = None, sha
     Raises:
         BuildError: the file cannot be read.
     """
-    graph = read_graph(path)
-    said = _own_claims(graph)
+    return audit_graph(read_graph(path), path, claimed, per_channel, sha256)
+
+
+def audit_graph(
+    graph: Graph, path: Path, claimed: Scheme, per_channel: bool | None = None, sha256: str | None = None
+) -> Audit:
+    """`audit_file` of the graph that was read from `path` already."""
+    said = own_claims(graph)
     if per_channel is None:
         per_channel = said.get("weights") == "per_channel"
     case = _Case(graph, typed_nodes(graph), claimed, per_channel)
@@ -126,7 +132,7 @@ def found_scheme(nodes: tuple[TypedNode, ...]) -> str:
     return "mixed: " + ", ".join(f"{count} {numeric}" for numeric, count in numerics.most_common())
 
 
-def _own_claims(graph: Graph) -> dict[str, str]:
+def own_claims(graph: Graph) -> dict[str, str]:
     """What an edgekd file says of itself in its metadata; nothing for other files."""
     try:
         said = json.loads(graph.metadata.get(METADATA_NAME, "{}"))

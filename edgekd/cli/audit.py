@@ -1,0 +1,70 @@
+"""`edgekd audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from edgekd.errors import EXIT_MET, BuildError
+
+if TYPE_CHECKING:
+    from edgekd.pipeline.audit import AuditedFile
+
+SchemeName = Literal["wi8_ai8", "wi8_ai8_symmetric", "wi8_ai16", "wi8", "fp16", "fp32"]
+_SOURCES = {
+    "flag": "as --scheme says",
+    "report": "as its run's report says",
+    "metadata": "as its own metadata says",
+    "name": "as its name says",
+    "operators": "it claims nothing; most of its operators are that",
+}
+
+
+def audit_command(
+    file: Annotated[Path, typer.Argument(help="Any .tflite or .onnx file, whoever made it.")],
+    scheme: Annotated[
+        SchemeName | None,
+        typer.Option(
+            help="What the file is said to be. Default: what its run's report, its metadata or its name "
+            "(model_int8.tflite) says; else what most of its operators are."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """Is a model file what it claims? Names every node that is not. Nothing is run.
+
+    Exit code: 0 it is, 5 the name lies, 3 there is no such file or it cannot be read.
+
+    Examples:
+        edgekd audit model_int8.tflite
+
+        edgekd audit model.onnx --scheme wi8_ai8 --json | jq '.findings[] | {node, problem}'
+    """
+    from edgekd.pipeline.audit import audit
+
+    found = audit(file, scheme)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        _show(found, Console(highlight=False))
+    raise typer.Exit(EXIT_MET if found.verdict == "honest" else BuildError.exit_code)
+
+
+def _show(found: AuditedFile, console: Console) -> None:
+    colour = "green" if found.verdict == "honest" else "bold red"
+    claim = f"{'is' if found.verdict == 'honest' else 'is not'} {found.scheme} ({_SOURCES[found.scheme_source]})"
+    console.print(f"[{colour}]{found.verdict}[/]: {escape(found.file)} {claim}", soft_wrap=True)
+    console.print(f"its operators amount to: {found.found_scheme}", soft_wrap=True)
+    console.print(
+        f"{found.parameters} parameters, {found.weight_bytes} bytes of weights, a file of {found.size_bytes} bytes"
+    )
+    for finding in found.findings:
+        mark = "[red]error[/red]" if finding.severity == "error" else "[yellow]warning[/yellow]"
+        console.print(f"  {mark} {escape(finding.node)}: {escape(finding.problem)}", soft_wrap=True)
+    if not found.findings:
+        counts = ", ".join(f"{count} {name}" for name, count in found.operators.items())
+        console.print(f"operators: {counts}", soft_wrap=True)

@@ -1,0 +1,149 @@
+"""`edgekd audit`: is a model file what it claims to be, whoever made it?"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+from edgekd.convert.audit import audit_graph, found_scheme, own_claims
+from edgekd.convert.graph import Graph, format_of, read_graph
+from edgekd.convert.typed import TypedNode, typed_nodes
+from edgekd.errors import BuildError, ConfigurationError
+from edgekd.records import Finding, Format, Record, Scheme
+from edgekd.store import hash_file
+
+ClaimSource = Literal["flag", "report", "metadata", "name", "operators"]
+
+_SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+_IN_NAMES: tuple[tuple[str, Scheme], ...] = (
+    *((scheme.replace("_", "[_-]"), scheme) for scheme in sorted(_SCHEMES, key=len, reverse=True)),
+    ("(int16x8|16x8|int16)", "wi8_ai16"),
+    ("(dynamic([_-]range)?|dynamic[_-]int8|weight[_-]only)", "wi8"),
+    ("(int8|i8|uint8|quantized|quant|qdq)", "wi8_ai8"),
+    ("(float16|half)", "fp16"),
+    ("float32", "fp32"),
+)
+"""What a file's name may say, the more specific first; each a word of its own in the name."""
+_BY_NUMERIC: dict[str, Scheme] = {
+    "int8": "wi8_ai8",
+    "int16": "wi8_ai16",
+    "dynamic": "wi8",
+    "weight-only": "wi8",
+    "fp16": "fp16",
+    "fp32": "fp32",
+}
+
+
+class AuditedFile(Record):
+    """What `edgekd audit` found. `scheme` is the claim, and `scheme_source` who made it.
+
+    A claim comes from `--scheme`, else from the `report.json` of the run that the file lies in, else from the file's
+    own metadata, else from its name (`model_int8.tflite`). A file that claims nothing is held against what most of its
+    operators are ("operators"). `found_scheme` is what its operators amount to.
+    """
+
+    schema_version: Literal[1] = 1
+    file: str
+    format: Format
+    sha256: str
+    size_bytes: int
+    scheme: Scheme
+    scheme_source: ClaimSource
+    found_scheme: str
+    verdict: Literal["honest", "dishonest"]
+    findings: tuple[Finding, ...]
+    operators: dict[str, int]
+    weight_bytes: int
+    parameters: int
+
+
+def audit(path: Path, scheme: Scheme | None) -> AuditedFile:
+    """Hold a .tflite or .onnx file against the scheme it claims; nothing is run.
+
+    Args:
+        path: the file, ours or not.
+        scheme: the claim; None looks for one as `AuditedFile` says.
+
+    Raises:
+        ConfigurationError: the file is missing, or is no .tflite or .onnx that can be read.
+        MissingExtraError: what reads that format is not installed.
+    """
+    graph = _readable(path)
+    declared = _declared(path)
+    claim, source = _claim(path, graph, scheme, declared.get("scheme"))
+    found = audit_graph(graph, path, claim, sha256=declared.get("sha256"))
+    return AuditedFile(
+        file=str(path),
+        format=format_of(path),
+        sha256=hash_file(path),
+        size_bytes=path.stat().st_size,
+        scheme=claim,
+        scheme_source=source,
+        found_scheme=found.found_scheme,
+        verdict="honest" if found.honest else "dishonest",
+        findings=found.findings,
+        operators=found.operators,
+        weight_bytes=found.weight_bytes,
+        parameters=found.parameters,
+    )
+
+
+def _readable(path: Path) -> Graph:
+    if not path.is_file():
+        what = "is a folder, not a model file" if path.is_dir() else "does not exist"
+        raise ConfigurationError(f"{path} {what}: name a .tflite or .onnx file")
+    try:
+        return read_graph(path)
+    except BuildError as error:
+        raise ConfigurationError(f"cannot audit {error}") from error
+
+
+def _declared(path: Path) -> dict[str, str]:
+    """What the report of the run that the file lies in declares for it; nothing where there is none."""
+    report = path.parent / "report.json"
+    try:
+        artifacts = json.loads(report.read_text("utf-8"))["artifacts"]
+        entries = {entry["path"]: entry for entry in artifacts}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    entry = entries.get(path.name, {})
+    return {key: str(entry[key]) for key in ("scheme", "sha256") if key in entry}
+
+
+def _claim(path: Path, graph: Graph, given: str | None, declared: str | None) -> tuple[Scheme, ClaimSource]:
+    sources: tuple[tuple[str | None, ClaimSource], ...] = (
+        (given, "flag"),
+        (declared, "report"),
+        (own_claims(graph).get("scheme"), "metadata"),
+        (scheme_in_name(path.stem), "name"),
+    )
+    for said, source in sources:
+        for scheme in _SCHEMES:
+            if scheme == said:
+                return scheme, source
+    return _of_operators(typed_nodes(graph)), "operators"
+
+
+def scheme_in_name(stem: str) -> Scheme | None:
+    """The scheme that a file's name claims, or None: `mobilenet_int8` is `wi8_ai8`."""
+    for pattern, scheme in _IN_NAMES:
+        if re.search(rf"(?<![a-z0-9]){pattern}(?![a-z0-9])", stem.lower()):
+            return scheme
+    return None
+
+
+def _of_operators(nodes: tuple[TypedNode, ...]) -> Scheme:
+    amounts_to = found_scheme(nodes)
+    for scheme in _SCHEMES:
+        if scheme == amounts_to:
+            return scheme
+    counted = [entry.numeric for entry in _computing(nodes)]
+    most = max(sorted(set(counted)), key=counted.count, default="fp32")
+    return _BY_NUMERIC[most]
+
+
+def _computing(nodes: tuple[TypedNode, ...]) -> Iterator[TypedNode]:
+    return (entry for entry in nodes if not entry.is_quantize and entry.numeric != "index")

@@ -1,0 +1,93 @@
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from edgekd.cli import app
+from edgekd.core.spaces import SPACES
+from edgekd.pipeline.audit import scheme_in_name
+
+ARCHITECTURE = SPACES["ds-cnn"].architecture(
+    {"window": 96, "stem_stride": 2, "kernel": 5, "width": 16, "depth": 1}, (6, 1, 128), 7
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    from edgekd.convert.random_student import write_random_student
+    from edgekd.nn.students import Student, example_input
+
+    folder = tmp_path_factory.mktemp("audit")
+    for file_format in ("tflite", "onnx"):
+        for scheme in ("wi8_ai8", "fp32"):
+            student = Student(ARCHITECTURE).eval()
+            write_random_student(
+                student, example_input(ARCHITECTURE), folder / f"{scheme}_student.{file_format}", scheme
+            )
+    return folder
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, ["audit", *map(str, arguments), "--json"])
+    return result.exit_code, json.loads(result.stdout) if result.stdout else {}
+
+
+@pytest.mark.parametrize("file_format", ["tflite", "onnx"])
+@pytest.mark.parametrize("scheme", ["wi8_ai8", "fp32"])
+def test_an_honest_file_passes_by_its_own_metadata(files, file_format, scheme):
+    code, found = run(files / f"{scheme}_student.{file_format}")
+    assert code == 0
+    assert (found["verdict"], found["scheme"], found["scheme_source"]) == ("honest", scheme, "metadata")
+    assert found["findings"] == []
+
+
+@pytest.mark.parametrize("file_format", ["tflite", "onnx"])
+def test_a_float_file_called_int8_lies_and_every_node_is_named(files, file_format):
+    code, found = run(files / f"fp32_student.{file_format}", "--scheme", "wi8_ai8")
+    assert code == 5
+    assert (found["verdict"], found["scheme"], found["found_scheme"]) == ("dishonest", "wi8_ai8", "fp32")
+    assert any("float32" in finding["problem"] and finding["node"] for finding in found["findings"])
+
+
+def test_what_the_run_declares_goes_over_the_files_own_word(files, tmp_path):
+    path = tmp_path / "student.tflite"
+    shutil.copyfile(files / "fp32_student.tflite", path)
+    declared = {"path": path.name, "scheme": "wi8_ai8", "sha256": "0" * 64}
+    (tmp_path / "report.json").write_text(json.dumps({"artifacts": [declared]}))
+    code, found = run(path)
+    assert (code, found["scheme_source"]) == (5, "report")
+    assert {finding["node"] for finding in found["findings"]} >= {"file", "metadata"}
+
+
+@pytest.mark.parametrize(
+    ("stem", "scheme"),
+    [
+        ("mobilenet_int8", "wi8_ai8"),
+        ("model.wi8-ai16", "wi8_ai16"),
+        ("net_wi8_ai8_symmetric", "wi8_ai8_symmetric"),
+        ("okay_nabu_int16x8", "wi8_ai16"),
+        ("dynamic_range_quant", "wi8"),
+        ("student_fp16", "fp16"),
+        ("point8", None),
+        ("student", None),
+    ],
+)
+def test_names_claim_schemes(stem, scheme):
+    assert scheme_in_name(stem) == scheme
+
+
+@pytest.mark.parametrize("name", ["gone.tflite", "folder.onnx", "notes.txt", "cut.tflite", "cut.onnx"])
+def test_what_cannot_be_read_is_no_lie(files, tmp_path, name):
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "notes.txt").write_text("hello")
+    for file_format in ("tflite", "onnx"):
+        content = (files / f"wi8_ai8_student.{file_format}").read_bytes()
+        (tmp_path / f"cut.{file_format}").write_bytes(content[: len(content) // 3])
+    result = CliRunner().invoke(app, ["audit", str(tmp_path / name)])
+    assert result.exit_code == 3
+
+
+def test_people_are_told_who_claimed_what(files):
+    result = CliRunner().invoke(app, ["audit", str(files / "fp32_student.onnx"), "--scheme", "wi8_ai8"])
+    assert "is not wi8_ai8 (as --scheme says)" in result.stdout and "a float island" in result.stdout
