@@ -61,4 +61,7 @@ class Report(Record):
     stages: tuple[Stage, ...] = ()
     warnings: tuple[str, ...] = ()
     measurement: Measurement | None = None
+    units: tuple[Measurement, ...] = Field(
+        default=(), description="every board's, where several were measured; `measurement` is the first of them"
+    )
     data: dict[str, Any] = Field(default={}, description="the task's splits: sizes, how they were made, hashes")

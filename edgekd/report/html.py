@@ -12,14 +12,18 @@ from edgekd.report.wording import (
     OUTCOME_WORDS,
     accuracies,
     comparisons,
+    contention_text,
     duration_text,
+    energy_lines,
     headline,
     interval_text,
     limit_text,
     margin_text,
     measured_with,
     number,
+    parity_text,
     plain,
+    plan_text,
     quantity,
     size_text,
     timings,
@@ -67,6 +71,7 @@ def render_html(report: Report) -> str:
         comparisons=comparisons(report.accuracy),
         constraints=CONSTRAINTS,
         board=None if report.measurement is None else _board(report.measurement),
+        units=[(unit, timings(unit)) for unit in report.units],
         plots=_plots(report),
     )
 
@@ -102,6 +107,10 @@ def _board(measurement: Measurement) -> dict[str, Any]:
         "with": measured_with(measurement),
         "timings": timings(measurement),
         "facts": [(name, before.get(name, ""), after.get(name, "")) for name in dict.fromkeys([*before, *after])],
+        "energy": energy_lines(measurement.power) if measurement.power else [],
+        "contention": contention_text(measurement),
+        "parity": parity_text(measurement.host_parity) if measurement.host_parity else "",
+        "plan": plan_text(measurement),
         "throttled": {True: "yes", False: "no", None: "the board cannot tell"}[measurement.throttled],
     }
 
@@ -139,4 +148,6 @@ def _plots(report: Report) -> dict[str, Any]:
         drawn["time"] = Markup(plots.latency_over_time(measurement))
         drawn["beyond"] = [f"{name} {number(limit)} ms" for name, limit in limits.items() if not low <= limit <= high]
         drawn["samples_beyond"] = sum(not low <= sample <= high for sample in measurement.samples_ms)
+    if measurement is not None and measurement.power is not None and measurement.power.trace:
+        drawn["power"] = Markup(plots.power_over_time(measurement.power))
     return drawn

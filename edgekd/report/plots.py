@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from edgekd.core.verdicts import samples_by_process
-from edgekd.records import Measurement
+from edgekd.records import Measurement, PowerTrace
 from edgekd.report.wording import Share, Timing, number
 
 # Each stands for a colour of the page's style sheet, so that one drawing serves light and dark.
@@ -155,6 +155,27 @@ def latency_over_time(measurement: Measurement) -> str:
             for start, end in _throttled_spans(measurement):
                 axis.axvspan(start, end, color=_BAD, alpha=0.18, linewidth=0)
         axes[-1].set_xlabel("seconds since the first sample")
+        return _svg(figure)
+
+
+def power_over_time(power: PowerTrace) -> str:
+    """The power trace over the energy pass, windows with inferences shaded, idle and mean power as lines."""
+    times, watts = (np.asarray(column) for column in zip(*power.trace, strict=True))
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(_WIDTH_INCHES, 2.4), layout="constrained")
+        axes = figure.subplots()
+        for window in power.windows:
+            if window.runs:
+                axes.axvspan(window.begin_s, window.end_s, color=_GRID, alpha=0.45, linewidth=0, zorder=0)
+        shown = np.union1d(np.arange(0, len(watts), max(1, -(-len(watts) // _POINTS_SHOWN))), np.argsort(watts)[-30:])
+        axes.plot(times[shown], watts[shown], color=_ACCENT, linewidth=1.0)
+        for level in (power.idle_w, power.mean_w):
+            if level is not None:
+                axes.axhline(level, color=_MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("W")
+        axes.set_xlabel("seconds since the pass began")
+        axes.grid(axis="y", color=_GRID, linewidth=0.7)
         return _svg(figure)
 
 

@@ -15,14 +15,18 @@ from edgekd.report.wording import (
     OUTCOME_WORDS,
     accuracies,
     comparisons,
+    contention_text,
     duration_text,
+    energy_lines,
     headline,
     interval_text,
     limit_text,
     margin_text,
     measured_with,
     number,
+    parity_text,
     plain,
+    plan_text,
     quantity,
     reasons,
     size_text,
@@ -30,6 +34,7 @@ from edgekd.report.wording import (
 )
 
 WIDE_COLUMNS = 104
+SLOWEST = 3
 _STYLES: dict[Outcome, str] = {
     "met": "bold green",
     "missed": "bold red",
@@ -52,7 +57,8 @@ def print_report(report: Report, console: Console) -> None:
     if report.measurement is None:
         _heading(console, "Not measured on a board yet: `edgekd deploy RUN --board ...` does it")
     else:
-        _print_measured(report.measurement, console)
+        for measurement in report.units or (report.measurement,):
+            _print_measured(measurement, console)
     _print_artifacts(report, console)
     _print_stages(report, console)
     for warning in report.warnings:
@@ -157,14 +163,23 @@ def _print_measured(measurement: Measurement, console: Console) -> None:
     )
     throttled = {True: "yes", False: "no", None: "the board cannot tell"}[measurement.throttled]
     stride = "" if measurement.sample_stride == 1 else f"; every {measurement.sample_stride}th sample was kept"
-    _item(console, f"plan {measurement.plan.name}; throttled: {throttled}{stride}")
+    _item(console, f"plan {plan_text(measurement)}; throttled: {throttled}{stride}")
+    if contention := contention_text(measurement):
+        _item(console, contention)
+    if measurement.plan.name == "mlperf" and measurement.early_stopping_p90_ms is not None:
+        estimate = number(measurement.early_stopping_p90_ms)
+        _item(console, f"p90 by MLPerf's early stopping (99 % confident bound): {estimate} ms")
+    if measurement.end_to_end_p50_ms is not None and measurement.end_to_end_p90_ms is not None:
+        middle, high = number(measurement.end_to_end_p50_ms), number(measurement.end_to_end_p90_ms)
+        _item(console, f"from input to class, in Python: p50 {middle} ms, p90 {high} ms")
     if measurement.power is not None:
-        power = measurement.power
-        _item(
-            console,
-            f"energy: {number(power.energy_mj)} mJ per inference gross, {number(power.mean_w)} W "
-            f"({power.meter}, rail {power.rail}, grade {power.grade}, {power.rate_hz:g} Hz)",
-        )
+        for line in energy_lines(measurement.power):
+            _item(console, f"energy: {line}")
+    if measurement.host_parity is not None:
+        _item(console, f"outputs: {parity_text(measurement.host_parity)}")
+    for operator in sorted(measurement.per_operator, key=lambda operator: -operator.share)[:SLOWEST]:
+        name = f"{plain(operator.kind)} {plain(operator.name)[:60]}"
+        _item(console, f"operator {name}: {number(operator.mean_ms)} ms, {100 * operator.share:.0f} %")
     if measurement.cold_start_ms is not None:
         _item(console, f"first inference (cold start): {number(measurement.cold_start_ms)} ms")
     if measurement.accuracy is not None:

@@ -11,10 +11,14 @@ from edgekd.records import (
     Artifact,
     Budget,
     Candidate,
+    Contention,
     Estimate,
+    HostParity,
     Measurement,
+    OperatorTime,
     Parity,
     PowerTrace,
+    PowerWindow,
     Report,
     Stage,
     ThrottleSample,
@@ -105,9 +109,24 @@ def measurement(
             mean_w=5.4,
             energy_mj=16.9,
             interval_mj=(15.8, 18.0),
-            seconds=(),
-            watts=(),
+            trace=tuple((float(t), 2.7 + 2.7 * (30 < t < 82)) for t in np.arange(0, 110, 0.5)),
+            windows=tuple(PowerWindow(begin_s=31 + 10 * n, end_s=41 + 10 * n, runs=3195) for n in range(5)),
+            net_mj=8.4,
+            net_interval_mj=(7.1, 9.7),
+            resolution_w=0.04,
+            gain=0.015,
         ),
+        "contention": Contention(
+            preempted_share=0.004, waited_share=0.01, stolen_share=0.0, major_faults=0, swapped=False
+        ),
+        "host_parity": HostParity(
+            inputs=512, bit_exact=True, identical=1.0, max_abs_lsb=0, mean_abs_lsb=0.0, host_runtime_version="2.3.0"
+        ),
+        "per_operator": (OperatorTime(name="conv1" + hostile, kind="QLinearConv", mean_ms=1.2, share=0.8),),
+        "end_to_end_ms": (3.3, 3.4),
+        "end_to_end_p50_ms": 3.35,
+        "end_to_end_p90_ms": 3.39,
+        "early_stopping_p90_ms": 3.5,
         "states": tuple(
             ThrottleSample(at_s=t, temperature_c=48 + 9 * (1 - np.exp(-t / 20)), clock_mhz=1800, throttled=False)
             for t in np.arange(0, times[-1], 1.0)

@@ -132,7 +132,7 @@ class TestPage:
 
     def test_the_plots_follow_the_page(self) -> None:
         html = render_html(REPORTS["met"])
-        assert html.count("<svg") == 3
+        assert html.count("<svg") == 4
         assert "var(--accent)" in html
         assert "#0101" not in html
 
@@ -279,3 +279,37 @@ class TestWording:
 def test_importing_the_report_loads_no_plotting() -> None:
     script = "import sys, edgekd.report; sys.exit(bool({'matplotlib', 'jinja2'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_energy_shows_gross_net_idle_interval_and_grade_in_both_forms():
+    made = sample.report(sample.measurement())
+    page = render_html(made)
+    console = Console(file=io.StringIO(), width=160)
+    print_report(made, console)
+    text = console.file.getvalue()
+    for shown in (page, text):
+        for words in ("16.9 mJ per inference gross", "8.40 mJ net of idle", "idle 2.70 W", "grade B", "bit-exact"):
+            assert words in shown, words
+        assert "others interrupted at most 0.400 %" in shown
+    assert "Power over the energy pass" in page
+    assert "QLinearConv" in page
+
+
+def test_a_problem_of_the_meter_stands_beside_its_figures_and_blocks_the_verdict():
+    power = sample.measurement().power.model_copy(update={"problems": ("the meter is stuck: every reading is 4 W",)})
+    made = sample.report(sample.measurement(power=power))
+    (verdict,) = [verdict for verdict in made.verdicts if verdict.constraint == "energy_mj"]
+    assert verdict.outcome == "inconclusive"
+    assert "stuck" in verdict.reason
+    assert "not to be judged on: the meter is stuck" in render_html(made)
+
+
+def test_units_are_shown_one_by_one():
+    units = (sample.measurement(), sample.measurement(board="pi@rack-4", slowdown=1.1))
+    made = sample.report(units[0], units=units)
+    page = render_html(made)
+    console = Console(file=io.StringIO(), width=160)
+    print_report(made, console)
+    for shown in (page, console.file.getvalue()):
+        assert "pi@rack-3" in shown
+        assert "pi@rack-4" in shown
