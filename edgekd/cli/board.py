@@ -139,6 +139,37 @@ def bundle_command(
         typer.echo(f"{where}: {made.size_bytes / 2**20:.1f} MiB, sha256 {made.sha256}")
 
 
+@app.command("emulate")
+def emulate_command(
+    profile: Annotated[str, typer.Argument(help="rpi-zero2w, rpi3, rpi4 or rpi5.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Unpack its system anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run an aarch64 board in QEMU, with a real SSH server and no network, until interrupted (Ctrl-C). Needs root.
+
+    For rehearsing: provisioning, which operators a runtime has, bit-exactness, memory. Its latencies are about a
+    hundred times too long and are never judged. Needs qemu-user-static, binfmt-support and mmdebstrap of Debian.
+
+    Example:
+        sudo edgekd board emulate rpi4
+    """
+    from edgekd.load import load_profile
+    from edgekd.pipeline.board import EmulatedBoard, machine_of
+
+    machine = machine_of(load_profile(profile).name)
+    with ConsoleProgress() as progress:
+        progress.stage("emulate", f"{machine.model}: {machine.cpu}")
+        with EmulatedBoard(machine, fresh=fresh, say=progress.update) as emulated:
+            if as_json:
+                typer.echo(json.dumps({"board": emulated.board, "identity": str(emulated.identity)}))
+            else:
+                typer.echo("running; Ctrl-C ends it. From another terminal:")
+                options = f"--identity {emulated.identity} --accept-new-host-key"
+                typer.echo(f"  edgekd board check {emulated.board} {options}")
+                typer.echo(f"  edgekd deploy runs/latest --board {emulated.board} {options}")
+            emulated.wait()
+
+
 @app.command("clean")
 def clean_command(
     host: Host,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgekd.board.bundle import Bundle, cached_bundle, parse_target
 from edgekd.board.doctor import check_board
+from edgekd.board.emulation import EmulatedBoard, machine_of
 from edgekd.board.open import open_session
 from edgekd.board.storage import board_storage, clean
 from edgekd.errors import ConfigurationError
@@ -19,7 +20,7 @@ from edgekd.records.board import BoardCheck, BoardStorage, KnownBoard
 from edgekd.store.atomic import writing
 from edgekd.store.boards import known_boards, remember_board
 
-__all__ = ["Reach", "bundle", "check", "clean_board", "known_boards", "storage"]
+__all__ = ["EmulatedBoard", "Reach", "bundle", "check", "clean_board", "known_boards", "machine_of", "storage"]
 
 
 @dataclass(frozen=True)
