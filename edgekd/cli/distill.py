@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +13,7 @@ from edgekd.cli.console import ConsoleProgress
 from edgekd.records.regimes import REGIMES
 
 if TYPE_CHECKING:
+    from edgekd.pipeline.ablation import Ablation
     from edgekd.pipeline.distill_evaluation import Distilled
 
 
@@ -41,6 +43,11 @@ def distill_command(
     ] = None,
     tune_search: Annotated[Literal["bayes", "random", "grid"], typer.Option(help="How to search.")] = "bayes",
     tune_file: Annotated[Path | None, typer.Option(help="Keep the trials here; a later run goes on from them.")] = None,
+    ablation: Annotated[
+        Literal["scratch", "full"],
+        typer.Option(help="full: also each objective alone and all together, over --seeds, with one teacher."),
+    ] = "scratch",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of the students of --ablation full.")] = 3,
     save: Annotated[Path | None, typer.Option(help="Write the student's weights (a torch state dict) here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
@@ -62,16 +69,22 @@ def distill_command(
     resolved = resolve_distillation(recipe, task, None if auto else objective, regime, seed, labels)
     require_fit_extra()
     with ConsoleProgress() as progress:
+        from edgekd.pipeline.ablation import ablate
         from edgekd.pipeline.distill import Choice, distill
 
         choice = Choice(tune_minutes, tune_search, tune_file) if auto or tune_minutes is not None else None
         taught = distill(resolved, progress, teacher, epochs, choice)
         if save is not None:
             write_weights(taught.student, save)
+        compared = ablate(taught, seeds, progress) if ablation == "full" else None
     if as_json:
-        typer.echo(taught.result.model_dump_json(indent=2))
+        result = taught.result.model_dump(mode="json")
+        more = {} if compared is None else {"ablation": compared.model_dump(mode="json")}
+        typer.echo(json.dumps({**result, **more}, indent=2))
     else:
         _show(taught.result)
+        if compared is not None:
+            _show_ablation(compared)
 
 
 def _show(result: Distilled) -> None:
@@ -99,3 +112,12 @@ def _show(result: Distilled) -> None:
     if result.chosen_because is not None:
         typer.echo(f"objectives chosen: {result.chosen_because}")
     typer.echo(result.verdict)
+
+
+def _show_ablation(ablation: Ablation) -> None:
+    typer.echo(f"\nablation over seeds {', '.join(map(str, ablation.seeds))}, test split, one teacher for all")
+    typer.echo(f"{'':28}{'mean':>8}{'spread':>8}{'gain':>9}  95 % of the mean gain, paired t")
+    for row in ablation.rows:
+        spread = "" if row.spread is None else f"{row.spread:.4f}"
+        interval = "" if row.gain_interval is None else f"[{row.gain_interval[0]:+.4f}, {row.gain_interval[1]:+.4f}]"
+        typer.echo(f"{row.name:28}{row.mean:8.4f}{spread:>8}{row.gain:+9.4f}  {interval}")

@@ -48,8 +48,10 @@ WITH_FEATURES: frozenset[Regime] = frozenset({"offline", "curriculum", "multi_te
 
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """The models of one distillation, for those who want more than figures."""
+    """The models of one distillation, for those who want more than figures; `recipe` as it was followed."""
 
+    recipe: Recipe
+    task: Task
     result: Distilled
     teacher: nn.Module
     student: nn.Module
@@ -141,10 +143,10 @@ def distill(
 
 
 def distill_task(
-    recipe: Recipe, task: Task, progress: Progress, given: Given = Given(), choice: Choice | None = None
+    recipe: Recipe, task: Task, progress: Progress, given: Given | None = None, choice: Choice | None = None
 ) -> Taught:
     """As `distill`, on a loaded task, with what was trained before."""
-    return _Distillation(recipe, task, progress, given, choice).run()
+    return _Distillation(recipe, task, progress, given or Given(), choice).run()
 
 
 class _Distillation:
@@ -214,7 +216,7 @@ class _Distillation:
         )
         for warning in result.warnings[len(self.warnings) :]:
             self.progress.warn(warning)
-        return Taught(result, teacher, outcome.model, scratch)
+        return Taught(self.recipe, self.task, result, teacher, outcome.model, scratch)
 
     def _choose(self, setting: Setting, choice: Choice) -> Chosen:
         if choice.minutes is None:
