@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 import edgekd
-from edgekd.cli import audit, board, calibrate, deploy, distill, fit, objectives, predict, profile, report, schema
+from edgekd.cli import (
+    audit,
+    board,
+    calibrate,
+    deploy,
+    distill,
+    fit,
+    objectives,
+    parity,
+    predict,
+    profile,
+    report,
+    schema,
+)
 from edgekd.cli.console import set_up_logging
 from edgekd.cli.errors import ExitCodeGroup
 
@@ -34,6 +47,7 @@ app.command("report")(report.report_command)
 app.command("distill")(distill.distill_command)
 app.command("objectives")(objectives.objectives_command)
 app.command("audit")(audit.audit_command)
+app.command("parity")(parity.parity_command)
 app.command("schema")(schema.schema_command)
 app.add_typer(profile.app, name="profile")
 app.add_typer(board.app, name="board")

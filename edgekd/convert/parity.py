@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,16 +90,18 @@ def measure_parity(
     Returns:
         One record a pair; where a pair agrees on less than 99 %, the layer at which it parts is named.
     """
-    scale = model.network().output_scale()
-    logits = {form: _logits(form, model, tflite, onnx, inputs) for form in {form for pair in pairs for form in pair}}
-    found = [_rung(model, inputs, pair, logits, scale) for pair in pairs]
-    if float_model is not None:
-        torch_form = logits.get("torch", torch_logits(model, inputs))
-        found.insert(0, compare("float-torch", torch_logits(float_model, inputs), torch_form, scale))
-    return tuple(found)
+    logits = {
+        form: form_logits(form, model, tflite, onnx, inputs) for form in {form for pair in pairs for form in pair}
+    }
+    found = rungs(model, inputs, pairs, logits)
+    if float_model is None:
+        return found
+    torch_form = logits.get("torch", torch_logits(model, inputs))
+    return (float_rung(model, inputs, torch_logits(float_model, inputs), torch_form), *found)
 
 
-def _logits(form: Form, model: QuantizedModel, tflite: Path, onnx: Path, inputs: Array) -> Array:
+def form_logits(form: Form, model: QuantizedModel, tflite: Path, onnx: Path, inputs: Array) -> Array:
+    """Logits (N, classes) of one form over inputs (N, C, H, W) float32; arguments as for `measure_parity`."""
     if form == "torch":
         return torch_logits(model, inputs)
     if form in ("onnx", "onnx deployed"):
@@ -106,8 +109,36 @@ def _logits(form: Form, model: QuantizedModel, tflite: Path, onnx: Path, inputs:
     return run_model(tflite, inputs, "reference" if form == "tflite reference" else "deployed")
 
 
+def rungs(
+    model: QuantizedModel, inputs: Array, pairs: tuple[tuple[Form, Form], ...], logits: Mapping[Form, Array]
+) -> tuple[Parity, ...]:
+    """One record a pair from the forms' logits; where a pair falls short, its layer is looked for over `inputs`."""
+    scale = model.network().output_scale()
+    return tuple(_rung(model, inputs, pair, logits, scale) for pair in pairs)
+
+
+def float_rung(model: QuantizedModel, inputs: Array, float_logits: Array, torch_form: Array) -> Parity:
+    """The float model against the fake-quantized one; where they fall short, the layer that rounding hurts most."""
+    from edgekd.nn.quantized.noise import layer_noise
+
+    parity = compare("float-torch", float_logits, torch_form, model.network().output_scale())
+    if parity.top1_agreement >= LEAST_AGREEMENT:
+        return parity
+    torch = fit_module("torch")
+    device = next(model.parameters()).device
+    found = layer_noise(model, torch.from_numpy(inputs[:_SEARCH_INPUTS]).to(device))
+    if not found:
+        return parity
+    worst = min(found, key=lambda noise: noise.sqnr_db)
+    place = (
+        f"{worst.layer} ({worst.kind}, range {worst.low:.3g} to {worst.high:.3g}): "
+        f"{worst.sqnr_db:.1f} dB of signal over rounding, {worst.saturated:.1%} saturated"
+    )
+    return parity.model_copy(update={"first_divergent_layer": place})
+
+
 def _rung(
-    model: QuantizedModel, inputs: Array, pair: tuple[Form, Form], logits: dict[Form, Array], scale: float
+    model: QuantizedModel, inputs: Array, pair: tuple[Form, Form], logits: Mapping[Form, Array], scale: float
 ) -> Parity:
     first, second = pair
     parity = compare(f"{first}-{second}", logits[first], logits[second], scale)
