@@ -1,5 +1,7 @@
 """Every failure that edgekd foresees, each with the exit code a shell sees."""
 
+from typing import Any
+
 
 class EdgekdError(Exception):
     """A foreseen failure. The message says what, where, which value, and what to do next."""
@@ -35,9 +37,16 @@ class BuildError(EdgekdError):
 
 
 class InfeasibleBudgetError(EdgekdError):
-    """No candidate of the student space is predicted to meet the budget."""
+    """No candidate of the student space is predicted to meet the budget.
+
+    `frontier`: for each constraint relaxed alone, what it would take (`edgekd.records.Relaxation`).
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, frontier: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.frontier = frontier
 
 
 EXIT_MET = 0

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.console import Console
 
 from edgekd.cli.console import ConsoleProgress
-from edgekd.cli.results import show
+from edgekd.cli.plans import frontier_json, print_plan
+from edgekd.cli.results import show, show_all
+from edgekd.errors import ConfigurationError, InfeasibleBudgetError
+from edgekd.records import FitPlan
+
+if TYPE_CHECKING:
+    from edgekd.pipeline.settings import Settings
 
 
 def fit_command(
@@ -19,7 +28,8 @@ def fit_command(
         Path | None, typer.Argument(help="A recipe (TOML). Without it and --task: edgekd.toml here.")
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="The board: a name from `edgekd profile list`, or a profile's path.")
+        list[str] | None,
+        typer.Option(help="The board: a name from `edgekd profile list`, or a profile's path. Several: several runs."),
     ] = None,
     task: Annotated[str | None, typer.Option(help="watch-gestures, fashion-mnist, or your own FILE.py.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. Default: runs/<utc>-<task>-<profile>/.")] = None,
@@ -31,6 +41,23 @@ def fit_command(
         Literal["none", "scratch", "full"] | None,
         typer.Option(help="What to train beside the student, for comparison. Default: the recipe's, scratch."),
     ] = None,
+    board: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|[USER@]HOST[:PORT]", help="Time candidates there before training; drop those that miss."
+        ),
+    ] = None,
+    search: Annotated[
+        Literal["ladder", "halving"] | None,
+        typer.Option(help="Sizes in turn, or a search by short runs. Default: the recipe's, ladder."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print candidates, costs and training time; train nothing.")
+    ] = False,
+    identity: Annotated[Path | None, typer.Option(help="Private key file for SSH.", show_default=False)] = None,
+    accept_new_host_key: Annotated[
+        bool, typer.Option("--accept-new-host-key", help="Add an unknown host's key to known_hosts.")
+    ] = False,
     require_measured: Annotated[
         bool, typer.Option("--require-measured", help="Exit 6 where a verdict rests on a prediction.")
     ] = False,
@@ -67,6 +94,10 @@ def fit_command(
         edgekd fit --profile rpi5 --task fashion-mnist --latency-p90-ms 2 --file-size-kib 100
 
         edgekd fit my_recipe.toml --profile rpi4 --out runs/mine --resume
+
+        edgekd fit --profile rpi4 --profile rpi5 --dry-run
+
+        edgekd fit --profile rpi4 --board pi@raspberrypi.local --search halving
     """
     from edgekd.pipeline.settings import budget_from_flags, require_fit_extra, resolve
 
@@ -85,26 +116,55 @@ def fit_command(
             "power_w": power_w,
         }
     )
-    settings = resolve(profile, recipe, task, flags, seed, ablation)
+    names: list[str | None] = [*profile] if profile else [None]
+    each = [resolve(name, recipe, task, flags, seed, ablation, search) for name in names]
+    boards = [settings.profile.name for settings in each]
+    if board is not None and len(each) > 1:
+        raise ConfigurationError(f"--board is one board, but there are {len(each)} profiles: {', '.join(boards)}")
+    if len(set(boards)) < len(boards):
+        raise ConfigurationError(f"--profile is given twice for the same board: {', '.join(boards)}")
     with ConsoleProgress() as progress:
-        progress.stage(
-            "budget",
-            ", ".join(
-                f"{name} {limit:g} ({settings.budget_source[name]})"
-                for name, limit in settings.budget.constraints().items()
-            ),
-        )
+        for settings in each:
+            progress.stage("budget", _budget_line(settings, with_name=len(each) > 1))
         require_fit_extra()
         # Threads that wait busily starve each other where cores are shared. Read when torch is first imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from edgekd.pipeline.fit import fit
+        from edgekd.pipeline.board_timing import BoardAddress
 
-        fitted = fit(
-            settings,
-            out=out,
-            resume=resume,
-            require_measured=require_measured,
-            command=shlex.join(["edgekd", *sys.argv[1:]]),
-            progress=progress,
-        )
-    show(fitted.report, fitted.run.path, as_json)
+        address = BoardAddress(board, identity, accept_new_host_key) if board is not None else None
+        try:
+            if dry_run:
+                from edgekd.pipeline.plan import plan_all
+
+                plans = plan_all(each, address, progress)
+            else:
+                from edgekd.pipeline.fit import FitOptions, fit_all
+
+                command = shlex.join(["edgekd", *sys.argv[1:]])
+                fitted = fit_all(each, FitOptions(out, resume, require_measured, command, address), progress)
+        except InfeasibleBudgetError as error:
+            if as_json:
+                typer.echo(frontier_json(error))
+            raise
+    if dry_run:
+        _show_plans(plans, as_json)
+    elif len(fitted) == 1:
+        show(fitted[0].report, fitted[0].run.path, as_json)
+    else:
+        show_all([(one.report, one.run.path) for one in fitted], as_json)
+
+
+def _budget_line(settings: Settings, *, with_name: bool) -> str:
+    limits = ", ".join(
+        f"{name} {limit:g} ({settings.budget_source[name]})" for name, limit in settings.budget.constraints().items()
+    )
+    return f"{settings.profile.name}: {limits}" if with_name else limits
+
+
+def _show_plans(plans: Sequence[FitPlan], as_json: bool) -> None:
+    if as_json:
+        dumped = [plan.model_dump(mode="json") for plan in plans]
+        typer.echo(json.dumps(dumped[0] if len(dumped) == 1 else dumped, indent=2))
+        return
+    for plan in plans:
+        print_plan(plan, Console(highlight=False))

@@ -10,7 +10,7 @@ from edgekd.core.costs import predict_costs
 from edgekd.core.spaces import Choices, StudentSpace, every_choice
 from edgekd.core.statistics import at_95_percent
 from edgekd.errors import InfeasibleBudgetError
-from edgekd.records import Budget, Candidate, DeviceProfile, Estimate
+from edgekd.records import Budget, Candidate, DeviceProfile, Estimate, Relaxation
 
 LOWER_LIMITS = frozenset({"fps"})
 """Predictable constraints whose limit is a least value; all others are greatest values."""
@@ -74,32 +74,87 @@ def propose(
     """
     limits = budget.constraints()
     feasible: list[Candidate] = []
-    nearest: tuple[float, Candidate, str] | None = None
-    considered = 0
+    missing: list[Missing] = []
     for choices in every_choice(space, native, fixed):
-        considered += 1
         candidate = candidate_of(space, choices, native, outputs, profile, budget)
-        ratios = {
-            name: excess(name, limits[name], estimate)
-            for name, estimate in candidate.predicted.items()
-            if name in limits
-        }
-        worst = max(ratios, key=lambda name: ratios[name], default="")
-        if not worst or ratios[worst] <= 1:
+        ratios = excesses(candidate, limits)
+        if max(ratios.values(), default=0.0) <= 1:
             feasible.append(candidate)
-        elif nearest is None or ratios[worst] < nearest[0]:
-            nearest = (ratios[worst], candidate, worst)
+        else:
+            missing.append((ratios, candidate))
+    considered = len(feasible) + len(missing)
     if not feasible:
-        assert nearest is not None, "a space without a single choice"
-        raise infeasible(space, considered, nearest[1], nearest[2], limits[nearest[2]], profile)
+        raise infeasible(space, missing, limits, profile)
     feasible.sort(key=lambda candidate: (candidate.macs, candidate.parameters, candidate.label))
     return Proposal(tuple(feasible), ladder(space, native, feasible, sizes), considered)
 
 
+Missing = tuple[dict[str, float], Candidate]
+"""A candidate that does not fit, with the factor by which it is beyond each limit."""
+
+
+def excesses(candidate: Candidate, limits: Mapping[str, float]) -> dict[str, float]:
+    """`excess` of every limit that something predicts, by constraint."""
+    return {
+        name: excess(name, limits[name], estimate) for name, estimate in candidate.predicted.items() if name in limits
+    }
+
+
+def fits(candidate: Candidate, limits: Mapping[str, float]) -> bool:
+    """Whether a candidate meets every limit that something predicts, at the unfavourable end of its interval."""
+    return max(excesses(candidate, limits).values(), default=0.0) <= 1
+
+
+def needed(constraint: str, estimate: Estimate) -> float:
+    """The limit at which an estimate would just fit."""
+    low, high = at_95_percent(estimate)
+    return low if constraint in LOWER_LIMITS else high
+
+
+def frontier(missing: list[Missing], limits: Mapping[str, float]) -> tuple[Relaxation, ...]:
+    """What each limit would have to become for some student to fit, were it relaxed alone.
+
+    For each limit whose relaxing helps: of the students that meet all others, the one that needs the least. Where
+    no student meets all others, only limits that no student meets are listed, and `reason` says which others bind.
+    """
+    found = []
+    for name, limit in limits.items():
+        judged = [(ratios, candidate) for ratios, candidate in missing if name in ratios]
+        others_met = [pair for pair in judged if all(r <= 1 for other, r in pair[0].items() if other != name)]
+        if not others_met and any(ratios[name] <= 1 for ratios, _ in judged):
+            continue
+        pool = others_met or judged
+        if not pool:
+            continue
+        ratios, nearest = min(pool, key=lambda pair: (pair[0][name], pair[1].macs, pair[1].label))
+        more = [other for other, ratio in ratios.items() if other != name and ratio > 1]
+        estimate = nearest.predicted[name]
+        reason = f"not enough alone: {', '.join(more)} must be relaxed too; " if more else ""
+        found.append(
+            Relaxation(
+                constraint=name,
+                limit=limit,
+                needed=needed(name, estimate),
+                candidate=nearest,
+                reason=f"{reason}predicted {estimate.value:.4g}; {estimate.source}",
+            )
+        )
+    return tuple(found)
+
+
 def infeasible(
-    space: StudentSpace, considered: int, nearest: Candidate, binding: str, limit: float, profile: DeviceProfile
+    space: StudentSpace, missing: list[Missing], limits: Mapping[str, float], profile: DeviceProfile
 ) -> InfeasibleBudgetError:
-    """The error for a budget that no student meets."""
+    """The error for a budget that no student meets: the nearest, and the frontier."""
+    ratios, nearest = min(missing, key=lambda pair: max(pair[0].values()))
+    binding = max(ratios, key=lambda name: ratios[name])
+    limit, considered = limits[binding], len(missing)
+    relaxed = frontier(missing, limits)
+    lines = [
+        f"  {one.constraint}: from {one.limit:g} to {one.needed:.4g}, with {one.candidate.label}"
+        + (f" ({one.reason.partition(';')[0]})" if one.reason.startswith("not enough") else "")
+        for one in relaxed
+    ]
     estimate = nearest.predicted[binding]
     low, high = at_95_percent(estimate)
     return InfeasibleBudgetError(
@@ -109,7 +164,9 @@ def infeasible(
         f"(95 % interval {low:.4g} to {high:.4g})\n"
         f"  from: {estimate.source}\n"
         f"  relax {binding} to {low if binding in LOWER_LIMITS else high:.4g}, "
-        f"or calibrate the profile for a narrower interval"
+        f"or calibrate the profile for a narrower interval\n"
+        f"what each constraint costs, relaxed alone (accuracy is not known before training):\n" + "\n".join(lines),
+        relaxed,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,36 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgekd.core.architecture import Architecture, operator_list
-from edgekd.core.propose import Proposal, propose
-from edgekd.core.sizing import Trial, choose
-from edgekd.core.spaces import SPACES, space_named
 from edgekd.load import dump_toml
 from edgekd.nn.quantized.model import QuantizedModel, quantize_model
 from edgekd.nn.students import Student, example_input
+from edgekd.pipeline.board_timing import BoardAddress
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.evaluation import build_files, evaluate, write_test_inputs
+from edgekd.pipeline.prepare import Prepared, architecture_of, load, prepare
 from edgekd.pipeline.reporting import fit_report, write
-from edgekd.pipeline.settings import Settings, with_task_schedules
+from edgekd.pipeline.search import Selected, Selection
+from edgekd.pipeline.settings import Settings
 from edgekd.pipeline.stages import StageRunner, TrainedModel
-from edgekd.records import Candidate, Objective, Recipe, Report
+from edgekd.records import Candidate, Objective, Report, Training
 from edgekd.store import RunDirectory
-from edgekd.tasks import Task, load_task
-from edgekd.train.distill import HARD_ONLY, require_offline, teacher_pass, train_model, train_quantized
+from edgekd.tasks import Task
+from edgekd.train.distill import HARD_ONLY, teacher_pass, train_model, train_quantized
 from edgekd.train.examples import correct, examples_of, logits_of, resolve_device, threads_for
 from edgekd.train.loop import Trained
-from edgekd.train.objectives import Loss
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What the command line says of a fit beside the settings. `board`: candidates are timed there before training."""
+
+    out: Path | None
+    resume: bool
+    require_measured: bool
+    command: str
+    board: BoardAddress | None = None
 
 
 @dataclass(frozen=True)
@@ -40,9 +51,21 @@ class Fitted:
     report: Report
 
 
-def fit(
-    settings: Settings, *, out: Path | None, resume: bool, require_measured: bool, command: str, progress: Progress
-) -> Fitted:
+class StageNames:
+    """Numbers candidates in the order in which they are met, so that runs for several boards share their stages."""
+
+    def __init__(self) -> None:
+        self._met: dict[str, list[str]] = {}
+
+    def __call__(self, prefix: str, label: str) -> str:
+        """The stage's name, as `student-2`."""
+        met = self._met.setdefault(prefix, [])
+        if label not in met:
+            met.append(label)
+        return f"{prefix}-{met.index(label) + 1}"
+
+
+def fit(settings: Settings, options: FitOptions, progress: Progress) -> Fitted:
     """Distil, quantize and convert the best student that is predicted to meet the budget.
 
     Nothing is written before the task's data, the recipe and the budget have been checked. What is finished is kept
@@ -51,55 +74,61 @@ def fit(
     Raises:
         ConfigurationError: the task, recipe or output cannot be used.
         InfeasibleBudgetError: no student is predicted to meet the budget.
+        BoardError: the board on which candidates are to be checked failed.
         BuildError: training diverged, or conversion, audit or parity failed.
     """
-    progress.stage("data", settings.recipe.task.name)
-    task = load_task(settings.recipe.task.name, settings.recipe.task.options)
-    recipe = with_task_schedules(settings.recipe, task)
-    Loss(recipe.distill.objectives)
-    require_offline(recipe.distill)
-    progress.update(f"{len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test inputs")
-    space = space_named(task.default_space if recipe.student.space == "auto" else recipe.student.space)
-    progress.stage("propose", f"{space.name} under the budget of {settings.profile.name}")
-    proposal = propose(
-        space,
-        task.input_shape,
-        len(task.classes),
-        settings.profile,
-        settings.budget,
-        recipe.student.fixed,
-        recipe.student.grow,
-    )
-    progress.update(
-        f"{len(proposal.feasible)} of {proposal.considered} students fit; {len(proposal.ladder)} sizes to try"
-    )
-    run = RunDirectory.create(out, task.name, settings.profile.name, resume=resume)
-    try:
-        with run.lock("edgekd fit"):
-            run.write_recipe(dump_toml(recipe))
-            report = _Fit(run, settings, recipe, task, progress).report(proposal, require_measured, command)
-    except BaseException:
-        run.discard_if_unused()
-        raise
-    return Fitted(run, report)
+    return fit_all([settings], options, progress)[0]
+
+
+def fit_all(all_settings: Sequence[Settings], options: FitOptions, progress: Progress) -> list[Fitted]:
+    """A fit for each profile: one task, one teacher, and every student that two boards have in common trained once.
+
+    All budgets are checked before anything is trained. With several profiles, `out` gets a folder for each.
+
+    Raises:
+        as `fit`.
+    """
+    task, recipe = load(all_settings[0], progress)
+    several = len(all_settings) > 1
+    plans = [prepare(one, recipe, task, options.board, progress) for one in all_settings]
+    names, done = StageNames(), list[Fitted]()
+    for plan in plans:
+        name = plan.settings.profile.name
+        out = options.out / name if options.out is not None and several else options.out
+        run = RunDirectory.create(out, task.name, name, resume=options.resume)
+        try:
+            with run.lock("edgekd fit"):
+                if done:
+                    run.take_stages(done[0].run, ("teacher", "student-", "rung"))
+                run.write_recipe(dump_toml(plan.recipe))
+                report = _Fit(run, plan, task, names, progress).report(options)
+        except BaseException:
+            run.discard_if_unused()
+            raise
+        done.append(Fitted(run, report))
+    return done
 
 
 class _Fit:
     """One run: what its stages share."""
 
-    def __init__(self, run: RunDirectory, settings: Settings, recipe: Recipe, task: Task, progress: Progress) -> None:
-        self.run, self.settings, self.recipe, self.task, self.progress = run, settings, recipe, task, progress
-        self.device = resolve_device(recipe.device)
+    def __init__(self, run: RunDirectory, plan: Prepared, task: Task, names: StageNames, progress: Progress) -> None:
+        self.run, self.plan, self.task, self.names, self.progress = run, plan, task, names, progress
+        self.settings, self.recipe = plan.settings, plan.recipe
+        self.device = resolve_device(self.recipe.device)
         self.data = task.development()
-        self.stages = StageRunner(run, progress, recipe.seed, data=task.content_hash(), device=str(self.device))
-        self.how: dict[str, Any] = {"seed": recipe.seed, "device": self.device, "on_progress": progress.update}
+        self.stages = StageRunner(run, progress, self.recipe.seed, data=task.content_hash(), device=str(self.device))
+        self.how: dict[str, Any] = {"seed": self.recipe.seed, "device": self.device, "on_progress": progress.update}
 
-    def report(self, proposal: Proposal, require_measured: bool, command: str) -> Report:
+    def report(self, options: FitOptions) -> Report:
         """Run every stage and write the report."""
+        for name, detail in self.plan.findings.items():
+            self.stages.note(name, detail)
         teacher, teacher_model = self._teacher()
         self.how["teacher"] = teacher
         teacher_logits = teacher_pass(teacher, self.data, self.task.input_shape, self.device)
-        candidate, student, student_model = self._student(proposal, teacher_logits, teacher_model)
+        selected = self._selected(teacher_logits, teacher_model)
+        candidate, student, student_model = selected.candidate, selected.student, selected.record
         ablations = self._ablations(candidate, teacher_logits, teacher_model, student_model.steps)
         quantized, quantized_model = self._quantized(student, teacher_logits, student_model)
         weights = {"student": student_model.weights_sha256, "quantized": quantized_model.weights_sha256}
@@ -128,8 +157,8 @@ class _Fit:
             accuracy,
             self.stages.costs,
             seed=self.recipe.seed,
-            require_measured=require_measured,
-            command=command,
+            require_measured=options.require_measured,
+            command=options.command,
         )
         write(self.run, report)
         return report
@@ -148,8 +177,7 @@ class _Fit:
         return self.stages.model("teacher", {"schedule": schedule}, self.task.teacher.build, train)
 
     def _architecture(self, candidate: Candidate) -> Architecture:
-        space = SPACES[candidate.space]
-        return space.architecture(candidate.choices, self.task.input_shape, len(self.task.classes))
+        return architecture_of(candidate, self.task)
 
     def _distilled(
         self,
@@ -159,9 +187,10 @@ class _Fit:
         teacher: TrainedModel,
         objectives: tuple[Objective, ...],
         exact_steps: int | None = None,
+        schedule: Training | None = None,
     ) -> tuple[Student, TrainedModel]:
         architecture = self._architecture(candidate)
-        schedule = self.recipe.distill.training
+        schedule = schedule or self.recipe.distill.training
         inputs = {
             "candidate": [candidate.space, candidate.choices],
             "objectives": objectives,
@@ -186,26 +215,23 @@ class _Fit:
 
         return self.stages.model(name, inputs, lambda: Student(architecture), train)
 
-    def _student(
-        self, proposal: Proposal, teacher_logits: Tensor, teacher: TrainedModel
-    ) -> tuple[Candidate, Student, TrainedModel]:
-        """Smallest viable first, growing until accuracy on the validation split stops rising by more than its noise."""
-        trials: list[Trial] = []
-        trained: list[tuple[Candidate, Student, TrainedModel]] = []
-        for index, candidate in enumerate(proposal.ladder):
-            name = f"student-{index + 1}"
-            self.progress.stage(name, f"{candidate.label} ({candidate.parameters} parameters)")
-            student, record = self._distilled(name, candidate, teacher_logits, teacher, self.recipe.distill.objectives)
+    def _selected(self, teacher_logits: Tensor, teacher: TrainedModel) -> Selected:
+        """The student to keep, by sizes in turn or by a search, as the recipe says."""
+        objectives = self.recipe.distill.objectives
+
+        def distil(name: str, candidate: Candidate, schedule: Training) -> tuple[Student, TrainedModel]:
+            return self._distilled(name, candidate, teacher_logits, teacher, objectives, schedule=schedule)
+
+        def judge(student: Student, candidate: Candidate) -> tuple[bool, ...]:
             validation = examples_of(self.data.validation, self._architecture(candidate).input_shape)
             right = correct(logits_of(student, validation.inputs, self.device), validation.labels)
-            trials.append(Trial(name, tuple(right.tolist())))
-            trained.append((candidate, student, record))
-            if choose(trials).stop:
-                break
-        chosen = choose(trials)
-        self.progress.update(f"chosen: {trials[chosen.best].name}: {chosen.reason}")
-        self.stages.remark(trials[-1].name, {"chosen": trials[chosen.best].name, "reason": chosen.reason})
-        return trained[chosen.best]
+            return tuple(right.tolist())
+
+        full = self.recipe.distill.training
+        selection = Selection(distil, judge, self.names, full, self.progress, self.stages)
+        if self.recipe.student.search == "ladder":
+            return selection.ladder(self.plan.proposal.ladder)
+        return selection.halving(self.plan.search(), self.recipe.student.pool)
 
     def _ablations(
         self, candidate: Candidate, teacher_logits: Tensor, teacher: TrainedModel, steps: int

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from edgekd.errors import ConfigurationError, MissingExtraError
 from edgekd.load import load_profile, load_recipe
-from edgekd.records import Budget, DeviceProfile, Recipe
+from edgekd.records import Budget, DeviceProfile, Recipe, Record
 from edgekd.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def resolve(
     flags: Budget,
     seed: int | None,
     ablation: str | None = None,
+    search: str | None = None,
 ) -> Settings:
     """Put flags over the recipe over the profile.
 
@@ -47,6 +48,7 @@ def resolve(
         flags: the limits given on the command line.
         seed: over the recipe's.
         ablation: over the recipe's.
+        search: over the recipe's.
 
     Raises:
         ConfigurationError: a file that cannot be read or is wrong, or no profile anywhere.
@@ -105,8 +107,8 @@ def require_fit_extra() -> None:
             raise MissingExtraError(module, "fit")
 
 
-def _set_fields(recipe: Recipe) -> dict[str, object]:
-    return {name: getattr(recipe, name) for name in recipe.model_fields_set}
+def _set_fields(record: Record) -> dict[str, object]:
+    return {name: getattr(record, name) for name in record.model_fields_set}
 
 
 def anchored(name: str, folder: Path) -> str:

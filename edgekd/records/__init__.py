@@ -4,7 +4,8 @@ from edgekd.records.artifact import Artifact, Audit, Finding, Format, Parity, Sc
 from edgekd.records.base import Basis, Estimate, Record, RuntimeName
 from edgekd.records.budget import LATENCY_PERCENTILES, Budget
 from edgekd.records.calibration import Calibration, SampleLevel, TimedRound
-from edgekd.records.candidate import Candidate
+from edgekd.records.candidate import Candidate, Relaxation
+from edgekd.records.fit_plan import FitPlan, PlannedCandidate
 from edgekd.records.measurement import (
     Contention,
     HostParity,
@@ -93,6 +94,7 @@ __all__ = [
     "Featured",
     "Finding",
     "FitNet",
+    "FitPlan",
     "Format",
     "Hard",
     "HeldOut",
@@ -111,6 +113,7 @@ __all__ = [
     "Outcome",
     "Parity",
     "PlanName",
+    "PlannedCandidate",
     "Platform",
     "PredictedOperator",
     "Prediction",
@@ -125,6 +128,7 @@ __all__ = [
     "Record",
     "Regime",
     "Relational",
+    "Relaxation",
     "Report",
     "RuntimeName",
     "SampleLevel",

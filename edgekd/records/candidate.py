@@ -20,3 +20,17 @@ class Candidate(Record):
     def label(self) -> str:
         """The choices on one line, for people."""
         return " ".join(f"{name}={value}" for name, value in self.choices.items())
+
+
+class Relaxation(Record):
+    """The nearest student to a budget that nothing meets, were one constraint relaxed alone.
+
+    `needed` is the limit at which `candidate` would fit: the unfavourable end of its predicted interval. `reason`
+    says so where other constraints would have to be relaxed as well.
+    """
+
+    constraint: str
+    limit: float
+    needed: float
+    candidate: Candidate
+    reason: str = ""

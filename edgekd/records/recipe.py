@@ -32,11 +32,17 @@ class TaskChoice(Record):
 
 
 class StudentChoice(Record):
-    """Which space to search, and choices to hold fixed in it. `space = "auto"` takes the task's own."""
+    """Which space to search, how, and choices to hold fixed in it. `space = "auto"` takes the task's own.
+
+    `search = "ladder"` trains a few sizes in turn, smallest viable first. `"halving"` breeds `pool` candidates by
+    short distillation runs, and trains the best of them on.
+    """
 
     space: str = "auto"
     fixed: dict[str, Any] = {}
+    search: Literal["ladder", "halving"] = "ladder"
     grow: PositiveInt = Field(default=6, description="how many sizes to try, smallest viable first")
+    pool: PositiveInt = Field(default=18, description="how many candidates get a short run in a search by halving")
 
 
 class Training(Record):

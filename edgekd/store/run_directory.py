@@ -315,6 +315,17 @@ class RunDirectory:
         hashes = {self._relative(path): hash_file(path) for path in files}
         stages.finish(self._stage_file(stage), input_hash, record, hashes)
 
+    def take_stages(self, other: RunDirectory, prefixes: tuple[str, ...]) -> None:
+        """Copy another run's finished stages whose names begin so, where this run has none of the name.
+
+        A stage that was copied counts only where the hash of its inputs is the one that is wanted.
+        """
+        for source in sorted((other.path / "stages").glob("*")):
+            target = self.path / "stages" / source.name
+            if source.name.startswith(prefixes) and source.is_file() and not target.exists():
+                with self.writing(target) as temporary:
+                    shutil.copyfile(source, temporary)
+
     # --- reports and artifacts ---
 
     def read_report(self) -> Report:

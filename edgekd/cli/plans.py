@@ -1,0 +1,62 @@
+"""Shows what a fit would do, and what a budget that nothing meets would need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edgekd.errors import InfeasibleBudgetError
+from edgekd.records import Estimate, FitPlan
+
+
+def frontier_json(error: InfeasibleBudgetError) -> str:
+    """The answer to a budget that nothing meets, as JSON."""
+    frontier = [one.model_dump(mode="json") for one in error.frontier]
+    return json.dumps({"error": str(error), "frontier": frontier, "exit_code": error.exit_code}, indent=2)
+
+
+def print_plan(plan: FitPlan, console: Console) -> None:
+    """The plan for people."""
+    console.print(
+        f"[bold]{plan.profile}[/bold]: {plan.feasible} of {plan.considered} students of {plan.space} are predicted to "
+        f"fit; nothing was trained",
+        soft_wrap=True,
+    )
+    names = sorted({name for one in plan.candidates for name in one.candidate.predicted})
+    table = Table("Candidate", "Parameters", "MMACs", *names, "Training at most", box=None, pad_edge=False)
+    for one in plan.candidates:
+        candidate = one.candidate
+        costs = [_interval(candidate.predicted.get(name)) for name in names]
+        macs = f"{candidate.macs / 1e6:.3g}"
+        table.add_row(escape(candidate.label), str(candidate.parameters), macs, *costs, _time(one.training_s))
+    console.print(table)
+    if plan.search == "halving":
+        console.print(f"search by halving: {plan.short_runs} short runs of candidates like these, the best trained on")
+    console.print(
+        f"teacher {_time(plan.teacher_s)}, QAT {_time(plan.quantize_s)}, with students {_time(plan.total_s)} at most",
+        soft_wrap=True,
+    )
+    reason = plan.findings.get("int8-pays", {}).get("reason")
+    if reason:
+        console.print(f"int8: {escape(str(reason))}", soft_wrap=True)
+    rows: Sequence[dict[str, object]] = plan.findings.get("board-check", {}).get("rows", ())
+    for row in rows:
+        console.print(
+            f"  {row['candidate']}: predicted {row['predicted_ms']:.4g} ms, measured {row['measured_ms']:.4g} ms "
+            f"{row['reason'] or ''}",
+            soft_wrap=True,
+        )
+
+
+def _interval(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "unknown"
+    return f"{estimate.value:.3g} ({estimate.low:.3g} to {estimate.high:.3g})"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

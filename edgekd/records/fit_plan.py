@@ -1,0 +1,40 @@
+"""What `edgekd fit --dry-run` prints."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from edgekd.records.base import SCHEMA_VERSION, NonNegative, Record
+from edgekd.records.budget import Budget
+from edgekd.records.candidate import Candidate
+
+
+class PlannedCandidate(Record):
+    """A candidate that would be trained. `training_s`: at most so many seconds here, from a few timed steps."""
+
+    candidate: Candidate
+    training_s: NonNegative
+
+
+class FitPlan(Record):
+    """What a fit would do for one profile.
+
+    `candidates` are the sizes of the ladder; a search by halving would train `short_runs` candidates like them for a
+    few epochs first. Times are upper bounds: early stopping ends most runs sooner. `findings` holds what was found
+    out before training (whether int8 pays; what a board measured).
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    profile: str
+    task: str
+    space: str
+    search: Literal["ladder", "halving"]
+    budget: Budget
+    considered: int
+    feasible: int
+    candidates: tuple[PlannedCandidate, ...]
+    short_runs: int
+    teacher_s: NonNegative
+    quantize_s: NonNegative
+    total_s: NonNegative
+    findings: dict[str, Any] = {}
