@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,8 +36,7 @@ def load_teacher(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
     if path.suffix == ".onnx":
         return BlackBox(_onnx(path))
     if path.suffix == ".pt2":
-        program = torch.export.load(path).module()
-        return BlackBox(lambda inputs: program(inputs))
+        return BlackBox(_exported(path))
     if path.suffix == ".pt":
         model = build()
         try:
@@ -47,19 +47,51 @@ def load_teacher(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
     raise ConfigurationError(f"teacher {path}: must end in .onnx, .pt2 (torch.export) or .pt (weights)")
 
 
+def _exported(path: Path) -> Callable[[Tensor], Tensor]:
+    try:
+        program = torch.export.load(path).module()
+    except (RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ConfigurationError(f"teacher {path}: not a torch.export program: {error}") from error
+
+    def run(inputs: Tensor) -> Tensor:
+        try:
+            logits: Tensor = program(inputs)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ConfigurationError(
+                f"teacher {path}: does not take inputs of shape {tuple(inputs.shape)}: export it with a dynamic batch "
+                f"dimension and the task's own input shape: {error}"
+            ) from error
+        return logits
+
+    return run
+
+
 def _onnx(path: Path) -> Callable[[Tensor], Tensor]:
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "fit") from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    # ONNX Runtime's errors have no common base of their own.
+    failures = tuple(
+        value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)
+    )
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except failures as error:
+        raise ConfigurationError(f"teacher {path}: not an ONNX model that ONNX Runtime reads: {error}") from error
     entry = session.get_inputs()[0]
 
     def run(inputs: Tensor) -> Tensor:
         array = np.ascontiguousarray(inputs.cpu().numpy(), dtype=np.float32)
         # A file exported for one input at a time is fed one input at a time.
         size = entry.shape[0] if isinstance(entry.shape[0], int) else len(array)
-        parts = [session.run(None, {entry.name: array[at : at + size]})[0] for at in range(0, len(array), size)]
+        try:
+            parts = [session.run(None, {entry.name: array[at : at + size]})[0] for at in range(0, len(array), size)]
+        except failures as error:
+            raise ConfigurationError(
+                f"teacher {path}: does not take float32 inputs of shape {array.shape[1:]}, the task's own: {error}"
+            ) from error
         return torch.from_numpy(np.concatenate(parts))
 
     return run

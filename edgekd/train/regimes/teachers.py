@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from edgekd.errors import ConfigurationError
 from edgekd.records import Hard, MultiTeacher
 from edgekd.train.examples import correct, examples_of, logits_of
 from edgekd.train.regimes.setting import Outcome, Setting, of_responses
@@ -78,7 +79,15 @@ def reverse(setting: Setting) -> Outcome:
     A student learns from the labels; the teacher, which goes on from where it is, learns from the labels and the
     student; then a fresh student learns from that teacher. Where the helped teacher is no better on the validation
     split, the first one teaches, and the notes say so.
+
+    Raises:
+        ConfigurationError: the teacher is a black box.
     """
+    if not any(parameter.requires_grad for parameter in setting.teacher.parameters()):
+        raise ConfigurationError(
+            "distill.regime = 'reverse' trains the teacher, and this one has no weights to train: an ONNX or exported "
+            "file is a black box; bring .pt weights or let the task train its own"
+        )
     helper = setting.fresh_student(1)
     first = setting.learn(helper, "helper", objectives=[Hard()])
     logits = logits_of(helper, setting.examples().inputs, setting.device)

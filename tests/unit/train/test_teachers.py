@@ -54,6 +54,24 @@ def test_files_that_are_no_teacher_are_refused(tmp_path):
         load_teacher(tmp_path / "t.pt", build)
 
 
+@pytest.mark.parametrize("name", ["damaged.onnx", "damaged.pt2"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"no model at all")
+    with pytest.raises(ConfigurationError, match=name):
+        load_teacher(tmp_path / name, build)
+
+
+@pytest.mark.parametrize("name", ["one.onnx", "fixed.pt2"])
+def test_inputs_that_a_brought_teacher_does_not_take_are_said(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith("onnx"):
+        onnx_file(path, 1)
+    else:
+        torch.export.save(torch.export.export(build(), (torch.randn(5, 3, 2, 2),)), path)
+    with pytest.raises(ConfigurationError, match=f"{name}: does not take"):
+        load_teacher(path, build)(torch.randn(4, 3, 5, 5))
+
+
 def test_ensembles_combine_as_they_say():
     sure, unsure = torch.tensor([[4.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.5, 0.0]])
     p = [t.softmax(1).numpy() for t in (sure, unsure)]
