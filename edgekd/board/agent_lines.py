@@ -26,6 +26,8 @@ class RawState(Record):
     clocks_khz: Texts
     governors: Texts
     throttle_counts: Texts
+    throttle_alerts: Texts = {}
+    overcurrent_counts: Texts = {}
     get_throttled: Text | None
     loadavg: Text | None
 
@@ -45,6 +47,7 @@ class FactsLine(Record):
     cpuinfo: Text | None
     os_release: Text | None
     max_clocks_khz: Texts
+    nvpmodel: Text | None = None
     kernel: Word
     machine: Word
     hostname: Word

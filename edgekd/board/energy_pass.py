@@ -17,7 +17,7 @@ from edgekd.board.agent_lines import (
     StateLine,
     WindowLine,
 )
-from edgekd.board.facts import parse_state
+from edgekd.board.facts import parse_state, throttle_sample
 from edgekd.board.power.external import DEFAULT_GAIN, ExternalMeter, Readings
 from edgekd.board.power.host_clock import measure_offset
 from edgekd.board.power.meters import METERS
@@ -234,6 +234,10 @@ def _result(agent: Agent, plan: MeasurementPlan, heard: _Heard, meter: _Meter, c
         problems.append(
             f"others kept {100 * foreign:.0f} % of the board's cores busy meanwhile (bound {100 * FOREIGN_BOUND:.0f} %)"
         )
+    if not plan.settle_seconds and any(
+        throttle_sample(state, heard.states[0], 0.0).throttled for state in heard.states
+    ):
+        problems.append("the board throttled during the energy pass")
     power = PowerTrace(
         meter=meter.meter,
         rail=meter.rail,

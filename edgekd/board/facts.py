@@ -17,6 +17,7 @@ from edgekd.core.board_output import (
     parse_loadavg,
     parse_meminfo,
     parse_os_release,
+    parse_power_mode,
     parse_temperatures,
     parse_throttled,
     printable,
@@ -30,12 +31,14 @@ BUSY_SHARE = 0.5
 def parse_state(raw: RawState) -> dict[str, Any]:
     """The state as values: governors, clocks in MHz, temperatures in °C, throttling, load."""
     throttling = parse_throttled(raw.get_throttled)
-    counts = {cpu: parse_integer(text) for cpu, text in raw.throttle_counts.items()}
+    counts = {name: parse_integer(text) for name, text in {**raw.throttle_counts, **raw.overcurrent_counts}.items()}
+    alerts = {name: parse_integer(text) for name, text in raw.throttle_alerts.items()}
     return {
         "governors": {cpu: printable(name, 64) for cpu, name in raw.governors.items()},
         "clocks_mhz": _clocks(raw.clocks_khz),
         "temperatures_c": parse_temperatures(raw.thermal_zones),
         "throttling": None if throttling is None else dataclasses.asdict(throttling),
+        "throttle_alerts": {printable(name, 64): bool(value) for name, value in alerts.items() if value is not None},
         "throttle_count": sum(count for count in counts.values() if count is not None) if counts else None,
         "load_average": list(parse_loadavg(raw.loadavg) or ()) or None,
     }
@@ -50,6 +53,7 @@ def parse_facts(line: FactsLine) -> dict[str, Any]:
         "isa_features": list(parse_cpu_features(line.cpuinfo)),
         "machine": printable(line.machine),
         "kernel": printable(line.kernel),
+        "power_mode": parse_power_mode(line.nvpmodel),
         "os": parse_os_release(line.os_release),
         "libc": printable(line.libc),
         "python": printable(line.python),
@@ -75,14 +79,17 @@ def throttle_sample(raw: RawState, before: RawState, at_s: float) -> ThrottleSam
     """The state at one moment of a run that began in the state `before`.
 
     The temperature is that of the hottest zone, the clock that of the fastest core. Throttling is told by the
-    Raspberry Pi's firmware (bits 0 to 3), or by the kernel's counters having moved since `before`; a board that has
-    neither cannot tell.
+    Raspberry Pi's firmware (bits 0 to 3), by Jetson's throttle alerts, or by the kernel's counters (of throttled
+    cores, of Jetson's over-current events) having moved since `before`; a board that has none of them cannot tell.
     """
     state, start = parse_state(raw), parse_state(before)
     firmware = parse_throttled(raw.get_throttled)
-    throttled = None if firmware is None else firmware.now
-    if throttled is None and None not in (state["throttle_count"], start["throttle_count"]):
-        throttled = state["throttle_count"] > start["throttle_count"]
+    told = list(state["throttle_alerts"].values())
+    if firmware is not None:
+        told.append(firmware.now)
+    if None not in (state["throttle_count"], start["throttle_count"]):
+        told.append(state["throttle_count"] > start["throttle_count"])
+    throttled = any(told) if told else None
     return ThrottleSample(
         at_s=at_s,
         temperature_c=max(state["temperatures_c"].values(), default=None),

@@ -161,6 +161,12 @@ def parse_cpu_features(text: str | None) -> tuple[str, ...]:
     return ()
 
 
+def parse_power_mode(text: str | None) -> str | None:
+    """`nvpmodel -q` of a Jetson (`NV Power Mode: MAXN`, then its id) → the mode's name; ids differ between modules."""
+    found = re.search(r"NV Power Mode:\s*(\S.*)", text or "")
+    return printable(found.group(1).strip(), 100) if found else None
+
+
 def parse_glibc(text: str | None) -> tuple[int, int] | None:
     """`glibc 2.36` (getconf GNU_LIBC_VERSION) → (2, 36); None on musl and others."""
     found = re.match(r"glibc (\d{1,3})\.(\d{1,3})", text or "")

@@ -27,7 +27,7 @@ def read_text(path: Path, limit: int = TEXT_LIMIT) -> str | None:
 
 def command_output(name: str, *arguments: str) -> str | None:
     """What a command prints, or None where it is not there or fails."""
-    path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/bin:/opt/vc/bin")
+    path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/bin:/usr/sbin:/opt/vc/bin")
     if path is None:
         return None
     try:
@@ -48,6 +48,17 @@ def _each_cpu(sysfs: Path, name: str) -> dict[str, str]:
     return found
 
 
+def _throttle_alerts(sysfs: Path) -> dict[str, str]:
+    """Jetson's cooling devices that only tell that something is held back: their state is 1 meanwhile."""
+    found = {}
+    for directory in sorted(sysfs.glob("class/thermal/cooling_device*"))[:ENTRY_LIMIT]:
+        kind = (read_text(directory / "type", 256) or "").strip()
+        state = read_text(directory / "cur_state", 256)
+        if kind.endswith("throttle-alert") and state is not None:
+            found[kind] = state.strip()
+    return found
+
+
 def read_state(sysfs: Path) -> dict[str, Any]:
     """The state that changes while a run goes on; `at_ns` is on the clock of the samples."""
     zones = {}
@@ -61,6 +72,12 @@ def read_state(sysfs: Path) -> dict[str, Any]:
         "clocks_khz": _each_cpu(sysfs, "cpufreq/scaling_cur_freq"),
         "governors": _each_cpu(sysfs, "cpufreq/scaling_governor"),
         "throttle_counts": _each_cpu(sysfs, "thermal_throttle/core_throttle_count"),
+        "throttle_alerts": _throttle_alerts(sysfs),
+        "overcurrent_counts": {
+            f"{path.parent.name}/{path.name}": text.strip()
+            for path in sorted(sysfs.glob("class/hwmon/hwmon*/oc*_event_cnt"))[:ENTRY_LIMIT]
+            if (text := read_text(path, 256)) is not None
+        },
         "get_throttled": command_output("vcgencmd", "get_throttled"),
         "loadavg": read_text(Path("/proc/loadavg"), 256),
     }
@@ -88,6 +105,7 @@ def read_facts(sysfs: Path) -> dict[str, Any]:
         "cpuinfo": read_text(Path("/proc/cpuinfo")),
         "os_release": read_text(Path("/etc/os-release")),
         "max_clocks_khz": _each_cpu(sysfs, "cpufreq/cpuinfo_max_freq"),
+        "nvpmodel": command_output("nvpmodel", "-q"),
         "kernel": f"{system.sysname} {system.release}",
         "machine": system.machine,
         "hostname": system.nodename,

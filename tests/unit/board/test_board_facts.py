@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from edgekd.board.agent.state import read_state
 from edgekd.board.agent_lines import RawState
 from edgekd.board.facts import matches_profile, throttle_sample
+from edgekd.core.board_output import parse_power_mode
 from edgekd.records import Match
 
 LOCAL = SimpleNamespace(is_local=True, name="local")
@@ -71,3 +73,33 @@ def test_throttling_is_known_only_where_something_tells():
     before, after = state(throttle_counts={"cpu0": "5"}), state(throttle_counts={"cpu0": "6"})
     assert throttle_sample(after, before, 1.0).throttled is True
     assert throttle_sample(before, before, 1.0).throttled is False
+
+
+def test_jetsons_alerts_and_over_current_events_are_throttling():
+    calm = state(throttle_alerts={"cpu-throttle-alert": "0"}, overcurrent_counts={"hwmon1/oc1_event_cnt": "3"})
+    assert throttle_sample(calm, calm, 1.0).throttled is False
+    alert = state(throttle_alerts={"cpu-throttle-alert": "1"})
+    assert throttle_sample(alert, alert, 1.0).throttled is True
+    event = state(throttle_alerts={"cpu-throttle-alert": "0"}, overcurrent_counts={"hwmon1/oc1_event_cnt": "4"})
+    assert throttle_sample(event, calm, 1.0).throttled is True
+
+
+def test_a_jetsons_alerts_are_read_from_its_tree(tmp_path):
+    for number, (kind, value) in enumerate((("cpu-throttle-alert", 1), ("pwm-fan", 2))):
+        folder = tmp_path / f"class/thermal/cooling_device{number}"
+        folder.mkdir(parents=True)
+        (folder / "type").write_text(f"{kind}\n")
+        (folder / "cur_state").write_text(f"{value}\n")
+    folder = tmp_path / "class/hwmon/hwmon2"
+    folder.mkdir(parents=True)
+    (folder / "oc1_event_cnt").write_text("5\n")
+    raw = RawState(**read_state(tmp_path))
+    assert raw.throttle_alerts == {"cpu-throttle-alert": "1"}
+    assert raw.overcurrent_counts == {"hwmon2/oc1_event_cnt": "5"}
+    assert throttle_sample(raw, raw, 0.0).throttled is True
+
+
+def test_the_power_mode_is_its_name():
+    assert parse_power_mode("NV Power Mode: MAXN_SUPER\n2\n") == "MAXN_SUPER"
+    assert parse_power_mode("NVPM WARN: no mode") is None
+    assert parse_power_mode(None) is None
