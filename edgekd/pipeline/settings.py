@@ -61,6 +61,9 @@ def resolve(
         recipe = recipe.model_copy(update={"seed": seed})
     if ablation is not None:
         recipe = Recipe.model_validate({**_set_fields(recipe), "ablation": ablation})
+    if search is not None:
+        student = {**_set_fields(recipe.student), "search": search}
+        recipe = Recipe.model_validate({**_set_fields(recipe), "student": student})
     name = anchored(profile, Path.cwd()) if profile else recipe.profile
     if name is None:
         raise ConfigurationError(
