@@ -48,6 +48,9 @@ def distill_command(
         typer.Option(help="full: also each objective alone and all together, over --seeds, with one teacher."),
     ] = "scratch",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of the students of --ablation full.")] = 3,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Keep where each training stands in this directory, and go on from there.")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the student's weights (a torch state dict) here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
@@ -62,7 +65,7 @@ def distill_command(
     """
     # Threads that wait busily starve each other where cores are shared. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from edgekd.pipeline.distill_settings import resolve_distillation, write_weights
+    from edgekd.pipeline.distill_settings import checkpoint_directory, resolve_distillation, write_weights
     from edgekd.pipeline.settings import require_fit_extra
 
     auto = objective == "auto"
@@ -73,7 +76,7 @@ def distill_command(
         from edgekd.pipeline.distill import Choice, distill
 
         choice = Choice(tune_minutes, tune_search, tune_file) if auto or tune_minutes is not None else None
-        taught = distill(resolved, progress, teacher, epochs, choice)
+        taught = distill(resolved, progress, teacher, epochs, choice, checkpoint_directory(checkpoints))
         if save is not None:
             write_weights(taught.student, save)
         compared = ablate(taught, seeds, progress) if ablation == "full" else None

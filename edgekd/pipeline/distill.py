@@ -25,7 +25,7 @@ from edgekd.tasks import Development, Split, Task, load_task
 from edgekd.train.calibration import Calibrated, expected_calibration_error, fit_scaling
 from edgekd.train.distill import HARD_ONLY, train_model
 from edgekd.train.examples import examples_of, logits_of, resolve_device, threads_for
-from edgekd.train.loop import Trained
+from edgekd.train.loop import Checkpointing, Trained
 from edgekd.train.objectives import Loss
 from edgekd.train.regimes import REGIME_FUNCTIONS, Outcome, Setting, for_steps, hide_labels
 from edgekd.train.teachers import load_teacher
@@ -76,6 +76,7 @@ class Given:
         scratch: scratch students by their steps; those that are trained are put there too.
         more_teachers: an ensemble's other teachers by seed and input share; likewise.
         feature_cache: where the teacher's features are kept.
+        checkpoints: a directory in which every training keeps where it stands; a second run goes on from there.
     """
 
     teacher: nn.Module | None = None
@@ -83,6 +84,11 @@ class Given:
     scratch: dict[int, tuple[nn.Module, Trained]] = field(default_factory=dict)
     more_teachers: dict[tuple[int, float], tuple[nn.Module, Shape]] = field(default_factory=dict)
     feature_cache: Path | None = None
+    checkpoints: Path | None = None
+
+    def checkpoint(self, title: str) -> Checkpointing | None:
+        """Where the training of that title keeps where it stands."""
+        return None if self.checkpoints is None else Checkpointing(self.checkpoints / f"{title}.ckpt")
 
 
 def student_architecture(recipe: Recipe, task: Task) -> Architecture:
@@ -116,6 +122,7 @@ def distill(
     teacher_file: Path | None = None,
     epochs: int | None = None,
     choice: Choice | None = None,
+    checkpoints: Path | None = None,
 ) -> Taught:
     """Train a teacher, a student by the recipe's regime, and the same student from scratch; evaluate all three.
 
@@ -125,6 +132,7 @@ def distill(
         teacher_file: a teacher that is brought.
         epochs: of the student, over the recipe's and the task's own.
         choice: how short runs on the validation split are to choose the objectives first.
+        checkpoints: a directory in which every training keeps where it stands; a second run goes on from there.
 
     Raises:
         ConfigurationError: the recipe, the task or the regime's data cannot be used.
@@ -132,9 +140,11 @@ def distill(
     """
     progress.stage("data", recipe.task.name)
     task = load_task(recipe.task.name, recipe.task.options)
-    given = Given()
-    if teacher_file is not None:
-        given = Given(teacher=load_teacher(teacher_file, task.teacher.build))
+    given = Given(
+        teacher=None if teacher_file is None else load_teacher(teacher_file, task.teacher.build),
+        feature_cache=None if checkpoints is None else checkpoints / "features",
+        checkpoints=checkpoints,
+    )
     recipe = with_task_schedules(recipe, task)
     if epochs is not None:
         training = recipe.distill.training.model_copy(update={"epochs": epochs})
@@ -263,6 +273,7 @@ class _Distillation:
             device=self.device,
             title="teacher",
             on_progress=self.progress.update,
+            checkpoint=self.given.checkpoint(f"teacher-{seed}-{share:g}"),
         )
         return teacher, shape
 
@@ -302,6 +313,7 @@ class _Distillation:
             on_progress=self.progress.update,
             unlabelled=self.unlabelled,
             feature_cache=self.given.feature_cache,
+            checkpoints=self.given.checkpoints,
         )
 
     def _scratch(self, setting: Setting, outcome: Outcome) -> tuple[nn.Module, Trained]:
@@ -323,6 +335,7 @@ class _Distillation:
             title="scratch",
             on_progress=self.progress.update,
             exact_steps=steps,
+            checkpoint=self.given.checkpoint("scratch"),
         )
         self.given.scratch[steps] = (scratch, trained)
         return scratch, trained

@@ -67,6 +67,20 @@ def resolve_distillation(
     return recipe.model_copy(update=top)
 
 
+def checkpoint_directory(path: Path | None) -> Path | None:
+    """The directory, made where it is missing.
+
+    Raises:
+        ConfigurationError: it cannot be made.
+    """
+    if path is not None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"--checkpoints {path}: cannot be made: {error}") from error
+    return path
+
+
 def write_weights(student: nn.Module, path: Path) -> None:
     """Write a state dict.
 

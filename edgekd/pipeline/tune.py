@@ -6,6 +6,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +60,7 @@ def choose_objective(setting: Setting, kinds: Sequence[str] = CANDIDATES) -> Cho
     Where none does, the kind with the best validation accuracy is taken all the same if it is not below the labels
     alone; else the choice is not to distil. Either way the reason says so.
     """
+    setting = replace(setting, checkpoints=None)
     logits, labels = setting.teacher_logits(), setting.validation.labels
     right: dict[str, tuple[bool, ...]] = {}
     tried = []
@@ -134,6 +136,7 @@ def tune(
     except ImportError as error:
         raise MissingExtraError("optuna", "tune") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    setting = replace(setting, checkpoints=None)
     short, logits = shortened(setting.recipe), setting.teacher_logits()
     study = optuna.create_study(
         study_name=hash_inputs(identity=identity, recipe=setting.recipe, seed=setting.seed)[:16],

@@ -48,7 +48,7 @@ def load(path: Path, expected_identity: str) -> dict[str, Any] | None:
         raise BuildError(f"checkpoint {path} is damaged: remove it to start over: {error}") from error
     if state.get("identity") != expected_identity:
         raise ConfigurationError(
-            f"checkpoint {path} is of a run with another seed, schedule, size of data or objectives: remove it, or "
-            "repeat that run's settings"
+            f"checkpoint {path} is of a run with another seed, schedule, model, data, regime or objectives: remove it, "
+            "or repeat that run's settings"
         )
     return state

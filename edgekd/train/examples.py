@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,14 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def digest(self) -> str:
+        """A hash of shapes, labels and the teacher's logits, and of a sample of the inputs."""
+        found = hashlib.sha256(repr(tuple(self.inputs.shape)).encode())
+        parts = [self.labels, self.inputs[:: max(1, len(self) // 64)]]
+        for part in parts if self.teacher_logits is None else [*parts, self.teacher_logits]:
+            found.update(np.ascontiguousarray(part.cpu().numpy()).tobytes())
+        return found.hexdigest()
 
 
 SMALL_MACS = 500_000

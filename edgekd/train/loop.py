@@ -63,10 +63,14 @@ class Additions:
 
 @dataclass(frozen=True)
 class Checkpointing:
-    """Where the run keeps where it stands, and how often at most; a run that finds its checkpoint goes on from it."""
+    """Where the run keeps where it stands, and how often at most; a run that finds its checkpoint goes on from it.
+
+    `key` is whatever else the run's result depends on and the loop cannot see: a regime and its options.
+    """
 
     path: Path
     interval_s: float = 5.0
+    key: str = ""
 
 
 def learning_rate_factor(step: int, total: int, warmup_fraction: float) -> float:
@@ -133,8 +137,11 @@ def train(
     """
     started = time.perf_counter()
     run = _Run(model, data, validation, loss, schedule, seed, device, title, max_steps, may_keep_start, additions)
+    if checkpoint is not None and not loss.resumable:
+        logger.info("%s: has an opponent that is not kept, and starts over where it is stopped", title)
+        checkpoint = None
     if checkpoint is not None:
-        run.resume(checkpoint.path)
+        run.resume(checkpoint)
     with run.observed():
         while not run.finished:
             run.epoch(before_step)
@@ -190,7 +197,8 @@ class _Run:
         self._seen: dict[str, Tensor] = {}
         self._saved = time.monotonic()
         self._identity = checkpoints.identity(
-            seed, schedule, tuple(data.inputs.shape), loss.objectives, max_steps, may_keep_start, str(device)
+            [(name, tuple(value.shape)) for name, value in model.state_dict().items()],
+            (title, seed, schedule, data.digest(), loss.objectives, max_steps, may_keep_start, str(device)),
         )
         if may_keep_start:
             self.best, self.state = _validated(model, validation, device)
@@ -281,7 +289,7 @@ class _Run:
         if time.monotonic() - self._saved < where.interval_s and not self.finished:
             return
         state: dict[str, Any] = {
-            "identity": self._identity,
+            "identity": checkpoints.identity(self._identity, where.key),
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
             "average_steps": self.average.steps,
@@ -299,9 +307,9 @@ class _Run:
         checkpoints.save(where.path, state)
         self._saved = time.monotonic()
 
-    def resume(self, path: Path) -> None:
+    def resume(self, where: Checkpointing) -> None:
         """Go on from a checkpoint, where there is one."""
-        state = checkpoints.load(path, self._identity)
+        state = checkpoints.load(where.path, checkpoints.identity(self._identity, where.key))
         if state is None:
             return
         self.model.load_state_dict(state["model"])
@@ -314,7 +322,7 @@ class _Run:
         torch.set_rng_state(state["random"])
         self.step, self.best, self.best_epoch = state["step"], state["best"], state["best_epoch"]
         self.history, self._start_stands, self.state = list(state["history"]), state["start_stands"], state["state"]
-        logger.info("%s: goes on after epoch %d from %s", self.title, len(self.history), path)
+        logger.info("%s: goes on after epoch %d from %s", self.title, len(self.history), where.path)
 
 
 def _validated(model: nn.Module, validation: Examples, device: torch.device) -> tuple[float, dict[str, Tensor]]:

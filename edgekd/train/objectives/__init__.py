@@ -36,6 +36,8 @@ class Loss:
         ConfigurationError: no objective has weight, or none teaches the outputs.
     """
 
+    resumable = True
+
     def __init__(self, objectives: Sequence[Objective]) -> None:
         self.objectives = [objective for objective in objectives if objective.ever_counts]
         if not self.objectives:

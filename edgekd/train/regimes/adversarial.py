@@ -87,6 +87,8 @@ class DiscriminatedLoss(Loss):
     checkpoints: a run with it is not resumed.
     """
 
+    resumable = False
+
     def __init__(self, objectives: Sequence[Objective], classes: int, weight: float, seed: int) -> None:
         super().__init__(objectives)
         torch.manual_seed(seed)

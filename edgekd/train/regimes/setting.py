@@ -14,7 +14,7 @@ from edgekd.records import Distillation, Hard, Objective, Training
 from edgekd.tasks import Development, Split
 from edgekd.train.distill import train_model
 from edgekd.train.examples import Examples, examples_of, logits_of
-from edgekd.train.loop import Additions, Progress, Trained, train
+from edgekd.train.loop import Additions, Checkpointing, Progress, Trained, train
 from edgekd.train.objectives import Loss
 
 Shape = tuple[int, int, int]
@@ -37,6 +37,7 @@ class Setting:
         train_teacher: (seed, share of the window or resolution) to another trained teacher and the shape it takes.
         unlabelled: (M, *native) float32, inputs without labels.
         feature_cache: where features of the teacher are kept between students.
+        checkpoints: a directory in which every training keeps where it stands, by its title.
     """
 
     data: Development
@@ -52,6 +53,14 @@ class Setting:
     on_progress: Progress = lambda message: None
     unlabelled: np.ndarray | None = None
     feature_cache: Path | None = None
+    checkpoints: Path | None = None
+
+    def checkpoint(self, title: str) -> Checkpointing | None:
+        """Where the training of that title keeps where it stands."""
+        if self.checkpoints is None:
+            return None
+        path = self.checkpoints / f"{self.recipe.regime}-{title.replace(' ', '-')}.ckpt"
+        return Checkpointing(path, key=repr(self.recipe))
 
     def fresh_student(self, seed_offset: int = 0) -> nn.Module:
         """A student whose weights depend on the seed alone."""
@@ -101,6 +110,7 @@ class Setting:
             teacher=teacher or self.teacher,
             feature_cache=self.feature_cache,
             additions=additions,
+            checkpoint=self.checkpoint(title),
         )
 
     def learn_from(
@@ -126,6 +136,7 @@ class Setting:
             title=title,
             on_progress=self.on_progress,
             additions=additions,
+            checkpoint=self.checkpoint(title),
         )
 
 

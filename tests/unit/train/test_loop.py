@@ -155,6 +155,10 @@ def test_a_checkpoint_of_another_run_is_refused_and_a_damaged_one_named(digits, 
     run(network(), digits, checkpoint=where)
     with pytest.raises(ConfigurationError, match="another seed"):
         run(network(), digits, checkpoint=where, seed=1)
+    with pytest.raises(ConfigurationError, match="model"):
+        run(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), digits, checkpoint=where)
+    with pytest.raises(ConfigurationError, match="regime"):
+        run(network(), digits, checkpoint=Checkpointing(where.path, key="another regime"))
     where.path.write_bytes(where.path.read_bytes()[:1000])
     with pytest.raises(BuildError, match="damaged"):
         run(network(), digits, checkpoint=where)

@@ -213,3 +213,44 @@ def test_a_teacher_of_other_classes_is_refused(task):
     other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 7))
     with pytest.raises(ConfigurationError, match="7 outputs, the task 10 classes"):
         distill_task(recipe(), task, Quiet(), Given(teacher=other))
+
+
+class PowerCut(Exception):
+    pass
+
+
+class CutAt(Quiet):
+    """Stops a run when a line of progress says so."""
+
+    def __init__(self, line):
+        super().__init__()
+        self.line = line
+
+    def update(self, message):
+        if self.line in message:
+            raise PowerCut
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["teacher: epoch 5", "student: epoch 2", "scratch: epoch 4"])
+def test_a_distillation_cut_short_goes_on_and_ends_the_same(task, tmp_path, monkeypatch, line):
+    monkeypatch.setattr("edgekd.train.loop.Checkpointing.__init__.__defaults__", (0.0, ""))
+    whole = distill_task(recipe(epochs=4), task, Quiet())
+    with pytest.raises(PowerCut):
+        distill_task(recipe(epochs=4), task, CutAt(line), Given(checkpoints=tmp_path))
+    resumed = distill_task(recipe(epochs=4), task, Quiet(), Given(checkpoints=tmp_path))
+    for name in ("accuracy", "val_accuracy", "scratch_accuracy", "teacher_accuracy", "steps", "agreement", "ece"):
+        assert getattr(resumed.result, name) == getattr(whole.result, name)
+    for one, other in ((whole.student, resumed.student), (whole.scratch, resumed.scratch)):
+        assert all(
+            torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+        )
+    with pytest.raises(ConfigurationError, match="another seed"):
+        distill_task(recipe(epochs=5), task, Quiet(), Given(checkpoints=tmp_path))
+    # Another regime has checkpoints of its own, and is not handed the offline student.
+    given = Given(checkpoints=tmp_path, scratch=SCRATCH)
+    other = distill_task(recipe(epochs=4, regime="curriculum"), task, Quiet(), given)
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(whole.student.state_dict().values(), other.student.state_dict().values(), strict=True)
+    )
