@@ -295,6 +295,7 @@ def _method(heard: _Heard, meter: _Meter) -> dict[str, Any]:
     return {
         "passes": CONTEXT_NOTE,
         "integration": "trapezoid rule on the board's monotonic clock",
+        "clock_origin_ns": heard.states[0].at_ns,
         "readings": len(meter.watts),
         "readings_missed": heard.missed,
         "runtime_settings": heard.loaded.settings if heard.loaded else None,
