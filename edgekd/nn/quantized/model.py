@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,12 +24,15 @@ INPUT = "input"
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
     """One layer's wiring. `key` names the layer and the tensor it makes; `inputs` the tensors it reads."""
 
     key: str
     place: str
     inputs: tuple[str, ...]
+
+
+Visit = Callable[[Step, QuantizedLayer, tuple[Tensor, ...], Sequence[Tensor | None]], None]
 
 
 class QuantizedModel(nn.Module):
@@ -46,12 +49,12 @@ class QuantizedModel(nn.Module):
         self.scheme: Scheme = scheme
         self._spec = SCHEMES[scheme]
         self._ranges_are_set = False
-        self._ranks = (traced.input_rank, traced.output_rank)
+        self._output_rank = traced.output_rank
         names = {traced.input: INPUT}
         for index, operation in enumerate(traced.operations):
             names[operation.name] = f"{index:03d}_{operation.kind}"
-        self._steps = tuple(
-            _Step(names[operation.name], operation.place, tuple(names[name] for name in operation.inputs))
+        self.steps = tuple(
+            Step(names[operation.name], operation.place, tuple(names[name] for name in operation.inputs))
             for operation in traced.operations
         )
         self._shapes = {INPUT: traced.input_shape}
@@ -78,33 +81,39 @@ class QuantizedModel(nn.Module):
             self.quantizers[key] = quantizer
             self._grid_of.update({names[tensor]: key for tensor in grid.tensors})
             self._member_of.update({names[tensor]: member for member, tensor in enumerate(grid.members)})
-        for step in self._steps:
-            layer = self._layer(step)
+        for step in self.steps:
+            layer = self.layer(step)
             shared = self._quantizer(step.key)
             layer.saturates = shared is not None and shared.activation == layer.activation and not shared.symmetric
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (N, classes) for inputs (N, ...) float32, as the int8 files compute them."""
+        """Logits (N, classes) for inputs (N, ...) float32, as the files compute them; signals may have height 1."""
         outputs = self.activations(inputs)[self._output]
-        return outputs.squeeze(2) if self._ranks[1] == 3 else outputs
+        return outputs.squeeze(2) if self._output_rank == 3 else outputs
 
-    def activations(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Every tensor of one pass over inputs (N, ...), by its name in `network()`, on its grid where it has one."""
+    def activations(self, inputs: Tensor, visit: Visit | None = None) -> dict[str, Tensor]:
+        """Every tensor of one pass over inputs (N, ...), by its name in `network()`, on its grid where it has one.
+
+        `visit` is called before each layer with its step, the layer, its inputs and their scales.
+        """
         if not self.training:
             self._require_ranges()
-        if self._ranks[0] == 3:
+        if inputs.dim() == 3:
             inputs = inputs.unsqueeze(2)
         values = {INPUT: self._on_grid(INPUT, inputs)}
-        for step in self._steps:
+        for step in self.steps:
             scales = [self._scale(name) for name in step.inputs]
-            outputs = self._layer(step)(*(values[name] for name in step.inputs), scales=scales)
+            layer, sources = self.layer(step), tuple(values[name] for name in step.inputs)
+            if visit is not None:
+                visit(step, layer, sources, scales)
+            outputs = layer(*sources, scales=scales)
             values[step.key] = self._on_grid(step.key, outputs)
         return values
 
     @contextmanager
     def unrounded(self) -> Iterator[None]:
         """Within it the model computes in float with its present weights: the reference for quantization noise."""
-        layers = [self._layer(step) for step in self._steps]
+        layers = [self.layer(step) for step in self.steps]
         before = [(layer.saturates, getattr(layer, "scheme", None)) for layer in layers]
         grids, self._grid_of = self._grid_of, {}
         for layer in layers:
@@ -120,7 +129,8 @@ class QuantizedModel(nn.Module):
                 if isinstance(layer, WeightedLayer) and scheme is not None:
                     layer.scheme = scheme
 
-    def _layer(self, step: _Step) -> QuantizedLayer:
+    def layer(self, step: Step) -> QuantizedLayer:
+        """The layer of a step."""
         layer = self.layers[step.key]
         assert isinstance(layer, QuantizedLayer)
         return layer
@@ -168,6 +178,28 @@ class QuantizedModel(nn.Module):
             self(batch)
         self.train(training)
 
+    def grid_members(self) -> dict[str, str]:
+        """For each tensor whose values set a range: the grid's name. Grids that kernels dictate are left out."""
+        members = {name: self._grid_of[name] for name in self._member_of}
+        return {name: key for name, key in members.items() if not self._fixed(key)}
+
+    def _fixed(self, key: str) -> bool:
+        quantizer = self._quantizer(key)
+        return quantizer is None or quantizer.fixed
+
+    def set_range(self, grid: str, low: float, high: float) -> None:
+        """Give a grid of `grid_members` the range `low` to `high`; 0 is always in it."""
+        quantizer = self._quantizer(grid)
+        assert quantizer is not None
+        quantizer.set_range(low, high)
+
+    def reset_ranges(self) -> None:
+        """Forget what was observed, so that calibration starts anew."""
+        for key in self.quantizers:
+            quantizer = self._quantizer(key)
+            if quantizer is not None:
+                quantizer.updates.zero_()
+
     def _require_ranges(self) -> None:
         if self._ranges_are_set:
             return
@@ -192,8 +224,8 @@ class QuantizedModel(nn.Module):
         self._require_ranges()
         tensors = {name: NetworkTensor(name, shape, self._grid(name)) for name, shape in self._shapes.items()}
         layers = []
-        for step in self._steps:
-            layer = self._layer(step)
+        for step in self.steps:
+            layer = self.layer(step)
             for name, parameter in layer.named_parameters():
                 if not torch.isfinite(parameter).all():
                     raise BuildError(f"the {name} of {step.place} ({layer.kind}) is not finite: training diverged")

@@ -79,6 +79,13 @@ class ActivationQuantizer(nn.Module):
         self.maximum[member] += (high - self.maximum[member]) * weight
         self._set_grid()
 
+    def set_range(self, low: float, high: float) -> None:
+        """Span this range, as if every member had been observed to; later updates move it as usual."""
+        self.minimum.fill_(low)
+        self.maximum.fill_(high)
+        self.updates.fill_(round(1 / (1 - self.momentum)))
+        self._set_grid()
+
     def _set_grid(self) -> None:
         low, high = self.minimum.amin().clamp(max=0.0), self.maximum.amax().clamp(min=0.0)
         if self.activation != "none":
