@@ -198,11 +198,10 @@ def _build(package: RuntimePackage, target: WheelTarget, path: Path) -> None:
         files = {str(file.relative_to(site)): file for file in sorted(site.rglob("*")) if file.is_file()}
         for name in files:
             check_name(name)
-        sums = {name: sha256_file(file) for name, file in files.items()}
         partial = Path(temporary) / "bundle.tar.gz"
         # No name and no time inside: the same files give the same bytes, and so the same identity.
         with partial.open("wb") as file, gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as archive:
-            for chunk in tar_stream(files, sums):
+            for chunk in tar_stream(files):
                 archive.write(chunk)
         partial.replace(path)
 

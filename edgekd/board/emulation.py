@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ import platformdirs
 
 from edgekd.board.pump import LinkLostError
 from edgekd.board.ssh_connect import open_socket
+from edgekd.core.board_output import parse_integer
 from edgekd.core.emulated_machines import MACHINES, EmulatedMachine
 from edgekd.errors import BoardError, ConfigurationError
 
@@ -81,6 +83,10 @@ class EmulatedBoard:
 
     def __enter__(self) -> Self:
         require_tools()
+        if threading.current_thread() is threading.main_thread():
+            # Being terminated must take the board along, as being interrupted does.
+            signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             self._build()
             self._connect()
@@ -137,7 +143,18 @@ class EmulatedBoard:
         shutil.copy(self._folder / "host_key", root / "etc/ssh/host_key")
         (root / "etc/ssh/host_key").chmod(0o600)
 
+    def _end_left_over(self) -> None:
+        """End a board of this kind that an edgekd left running when it was killed."""
+        remembered = self._folder / "pid"
+        pid = parse_integer(remembered.read_text()) if remembered.exists() else None
+        if pid is None:
+            return
+        with contextlib.suppress(OSError):
+            if str(self._folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.killpg(pid, signal.SIGKILL)
+
     def _connect(self) -> None:
+        self._end_left_over()
         self._disconnect()
         inside = ["ip", "netns", "exec", self._namespace, "ip"]
         for command in (
@@ -168,6 +185,7 @@ class EmulatedBoard:
                 start_new_session=True,
                 env={**os.environ, "QEMU_CPU": self._machine.cpu},
             )
+        (self._folder / "pid").write_text(str(self._process.pid))
         deadline = time.monotonic() + START_TIMEOUT_S
         while self._process.poll() is None and time.monotonic() < deadline:
             try:

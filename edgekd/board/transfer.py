@@ -42,16 +42,27 @@ PREPARE = (
     'new="$root/.incoming-$$-$2"; clean() { rm -rf -- "$new"; }; '
     "trap clean EXIT; trap 'exit 129' HUP INT TERM PIPE; "
 ).replace("'", '"')
+# $3: bytes of the archive. Behind it on standard input comes its sha256, which is known only when all is read. It is
+# hashed as it passes on the way to tar; where that cannot be done here (no FIFO, a `head` that reads too far), the
+# unpacked files are hashed against the sums in the archive.
 RECEIVE = (
-    PREPARE + 'mkdir -m 700 -- "$new" || exit 91; cd -- "$new" || exit 91; tar -xf - || exit 92; '
-    f"sha256sum -c {SUMS_NAME} >/dev/null || exit 93; "
+    PREPARE + 'mkdir -m 700 -- "$new" || exit 91; cd -- "$new" || exit 91; expected=; '
+    "if command -v tee >/dev/null && mkfifo .stream 2>/dev/null; then sha256sum <.stream >.sum & "
+    'head -c "$3" | tee .stream | tar -xf - || exit 92; wait; read -r expected; read -r seen rest <.sum; '
+    "else tar -xf - || exit 92; fi; "
+    f'[ -n "$expected" ] && [ "$expected" = "$seen" ] || sha256sum -c {SUMS_NAME} >/dev/null || exit 93; '
 )
+# One `mv` for all files of the directory itself: a process for each of hundreds would cost seconds on a slow board.
 _PUBLISH_FILES = (
-    'while read -r sum name; do case $name in */*) mkdir -p -- "$root/${name%/*}" || exit 91;; esac; '
-    f'mv -f -- "$name" "$root/$name" || exit 91; done < {SUMS_NAME}; cat {SUMS_NAME} >>"$root/{LISTING_NAME}"; exit 0'
+    'while read -r sum name; do case $name in */*) mkdir -p -- "$root/${name%/*}" && '
+    f'mv -f -- "$name" "$root/$name" || exit 91;; esac; done <{SUMS_NAME}; '
+    f'cat {SUMS_NAME} >>"$root/{LISTING_NAME}" || exit 91; rm -f {SUMS_NAME}; '
+    'set --; for file in *; do [ -f "$file" ] && set -- "$@" "$file"; done; '
+    '[ $# -eq 0 ] || mv -f -- "$@" "$root"/ || exit 91; exit 0'
 )
-_HASHES = 'cd -- "$1" 2>/dev/null || exit 0; shift; sha256sum -- "$@" 2>/dev/null; exit 0'
+_HASHES = 'echo edgekd-hashes; cd -- "$1" 2>/dev/null || exit 0; shift; sha256sum -- "$@" 2>/dev/null; exit 0'
 
+_HASHES_MARK = "edgekd-hashes"
 _FREE = 'd=$1; while [ -n "$d" ] && [ ! -d "$d" ]; do d=${d%/*}; done; df -Pk -- "${d:-/}"'
 
 _STEPS = {
@@ -83,26 +94,49 @@ def sha256_file(path: Path) -> str:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def tar_stream(files: Mapping[str, Path], sums: Mapping[str, str]) -> Iterator[bytes]:
-    """A tar archive of `files` (name → path) and their sums, as it is read from disk.
+def tar_stream(files: Mapping[str, Path]) -> Iterator[bytes]:
+    """A tar archive of `files` (name → path), read and hashed as it goes, with the sums as its last member.
 
     Raises:
         BoardError: a file changed size while it was read.
     """
-    listing = "".join(f"{sums[name]}  {name}\n" for name in files).encode()
-    yield _tar_header(SUMS_NAME, len(listing), 0o600) + listing + _padding(len(listing))
+    listing = bytearray()
     for name, path in files.items():
         size = path.stat().st_size
         yield _tar_header(name, size, 0o644)
         left = size
+        digest = hashlib.sha256()
         with path.open("rb") as file:
             while chunk := file.read(min(CHUNK_BYTES, left)):
                 left -= len(chunk)
+                digest.update(chunk)
                 yield chunk
         if left:
             raise BoardError(f"{path} shrank while it was being sent: nothing was put in place; try again")
         yield _padding(size)
+        listing += f"{digest.hexdigest()}  {name}\n".encode()
+    yield _tar_header(SUMS_NAME, len(listing), 0o600) + bytes(listing) + _padding(len(listing))
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def archive_size(files: Mapping[str, Path]) -> int:
+    """Bytes of the archive that `tar_stream` gives for these files."""
+    total = 2 * tarfile.BLOCKSIZE
+    listing = 0
+    for name, path in files.items():
+        size = _size(path)
+        total += len(_tar_header(name, size, 0o644)) + size + len(_padding(size))
+        listing += 64 + 2 + len(name.encode()) + 1
+    return total + len(_tar_header(SUMS_NAME, listing, 0o600)) + listing + len(_padding(listing))
+
+
+def hashed(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The chunks, and behind them a line with the sha256 of them all."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+    yield f"{digest.hexdigest()}\n".encode()
 
 
 def _tar_header(name: str, size: int, mode: int) -> bytes:
@@ -140,12 +174,17 @@ def put_files(session: Session, root: str, files: Mapping[str, Path]) -> Sent:
     """
     for name in files:
         check_name(name)
-    sums = {name: sha256_file(path) for name, path in files.items()}
-    there = present_hashes(session, root, tuple(files))
-    missing = {name: path for name, path in files.items() if there.get(name) != sums[name]}
-    size_bytes = sum(path.stat().st_size for path in missing.values())
+    there, free_bytes = look(session, root, tuple(files))
+    # Only what is there has to be hashed beforehand; the rest is hashed while it is sent.
+    missing = {name: path for name, path in files.items() if name not in there or there[name] != sha256_file(path)}
+    size_bytes = sum(_size(path) for path in missing.values())
     if missing:
-        result = send_tar(session, root, tar_stream(missing, sums), size_bytes, _PUBLISH_FILES)
+        check_room(session, root, size_bytes, free_bytes)
+        archive_bytes = str(archive_size(missing))
+        command = ["sh", "-c", RECEIVE + _PUBLISH_FILES, "edgekd", root, secrets.token_hex(4), archive_bytes]
+        result = session.send(
+            command, hashed(tar_stream(missing)), timeout_s=TRANSFER_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S
+        )
         if not result.succeeded:
             raise transfer_failure(session, root, result)
     return Sent(
@@ -155,31 +194,23 @@ def put_files(session: Session, root: str, files: Mapping[str, Path]) -> Sent:
     )
 
 
-def present_hashes(session: Session, root: str, names: tuple[str, ...]) -> dict[str, str]:
-    """The sha256 of those of `names` that exist under `root` on the board."""
-    listing = session.shell(_HASHES, root, *names, timeout_s=300.0).stdout
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def look(session: Session, root: str, names: tuple[str, ...]) -> tuple[dict[str, str], int | None]:
+    """The sha256 of those of `names` that exist under `root` on the board, and the bytes free there."""
+    said = session.shell(f"{_FREE}; {_HASHES}", root, *names, timeout_s=300.0).stdout
+    disk, _, listing = said.partition(f"{_HASHES_MARK}\n")
     hashes = {}
     for line in listing.splitlines():
         digest, separator, name = line.partition("  ")
         if separator and name in names and re.fullmatch(r"[0-9a-f]{64}", digest):
             hashes[name] = digest
-    return hashes
-
-
-def send_tar(
-    session: Session, root: str, chunks: Iterator[bytes], size_bytes: int, publish: str, *arguments: str
-) -> CommandResult:
-    """Unpack a tar stream in a temporary directory under `root`, check its sums, run `publish` there.
-
-    `publish` is a shell script with `$new` (the temporary directory), `$root` and its own `arguments` as `$3`, ….
-    Whatever happens, nothing but what it published remains.
-
-    Raises:
-        BoardError: there is not enough room for `size_bytes`; nothing was sent.
-    """
-    require_room(session, root, size_bytes)
-    command = ["sh", "-c", RECEIVE + publish, "edgekd", root, secrets.token_hex(4), *arguments]
-    return session.send(command, chunks, timeout_s=TRANSFER_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S)
+    return hashes, parse_df(disk)
 
 
 def require_room(session: Session, root: str, size_bytes: int) -> None:
@@ -188,7 +219,11 @@ def require_room(session: Session, root: str, size_bytes: int) -> None:
     Raises:
         BoardError: they do not. A board that cannot tell passes.
     """
-    free_bytes = parse_df(session.shell(_FREE, root, check=False).stdout)
+    check_room(session, root, size_bytes, parse_df(session.shell(_FREE, root, check=False).stdout))
+
+
+def check_room(session: Session, root: str, size_bytes: int, free_bytes: int | None) -> None:
+    """Refuse to send more than is free; None passes."""
     if free_bytes is not None and free_bytes < size_bytes:
         raise BoardError(
             f"{session.name}: No space left on device for {root}: {size_bytes / 2**20:.1f} MiB are needed, "

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekd.board.ssh import command_line
-from edgekd.board.transfer import SUMS_NAME, sha256_file, tar_stream
+from edgekd.board.transfer import SUMS_NAME, archive_size, sha256_file, tar_stream
 from edgekd.errors import BoardError
 
 
@@ -22,21 +22,24 @@ def test_tar_stream_is_a_tar_of_the_files_and_their_sums(tmp_path):
     for index, (name, data) in enumerate(contents.items()):
         files[name] = tmp_path / str(index)
         files[name].write_bytes(data)
-    sums = {name: sha256_file(path) for name, path in files.items()}
-    packed = io.BytesIO(b"".join(tar_stream(files, sums)))
+    packed = io.BytesIO(b"".join(tar_stream(files)))
+    assert archive_size(files) == len(packed.getvalue())
     with tarfile.open(fileobj=packed) as archive:
-        assert archive.getnames() == [SUMS_NAME, *contents]
+        assert archive.getnames() == [*contents, SUMS_NAME]
         for name, data in contents.items():
             member = archive.extractfile(name)
             assert member is not None
             assert member.read() == data
+        listing = archive.extractfile(SUMS_NAME)
+        assert listing is not None
+        assert listing.read().decode() == "".join(f"{sha256_file(path)}  {name}\n" for name, path in files.items())
 
 
 def test_a_file_that_shrinks_while_it_is_sent(tmp_path):
     path = tmp_path / "shrinking"
     path.write_bytes(bytes(2**20))
-    stream = tar_stream({"x": path}, {"x": "0" * 64})
-    next(stream), next(stream), next(stream)
+    stream = tar_stream({"x": path})
+    next(stream), next(stream)
     path.write_bytes(b"")
     with pytest.raises(BoardError, match="shrank"):
         list(stream)
