@@ -18,6 +18,7 @@ from edgekd.cli import (
     parity,
     predict,
     profile,
+    quantize,
     report,
     schema,
 )
@@ -48,6 +49,7 @@ app.command("distill")(distill.distill_command)
 app.command("objectives")(objectives.objectives_command)
 app.command("audit")(audit.audit_command)
 app.command("parity")(parity.parity_command)
+app.command("quantize")(quantize.quantize_command)
 app.command("schema")(schema.schema_command)
 app.add_typer(profile.app, name="profile")
 app.add_typer(board.app, name="board")

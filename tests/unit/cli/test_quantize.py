@@ -1,0 +1,177 @@
+"""`edgekd quantize` on a user's own modules, from the files that a user has."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edgekd.cli import app
+
+TASK = Path(__file__).resolve().parents[2] / "digits_task.py"
+MODEL = """
+import torch
+from torch import nn
+
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 32, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
+    )
+
+
+def unsupported():
+    return nn.Sequential(make(), nn.Sequential(nn.Softshrink()))
+
+
+def not_a_module():
+    return 3
+
+
+def raises():
+    raise KeyError("layers")
+
+
+class Signals(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv1d(3, 8, 5, stride=2), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, inputs):
+        return self.head(self.body(inputs))
+
+
+def signals():
+    torch.manual_seed(0)
+    return Signals()
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    import runpy
+
+    import torch
+    from torch.nn import functional
+
+    folder = tmp_path_factory.mktemp("quantize")
+    (folder / "net.py").write_text(MODEL)
+    model = runpy.run_path(str(folder / "net.py"))["make"]()
+    task = runpy.run_path(str(TASK))["load"]()
+    inputs, labels = torch.from_numpy(task.train.inputs), torch.from_numpy(task.train.labels)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(300):
+        rows = torch.randint(0, len(inputs), (64,), generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        functional.cross_entropy(model(inputs[rows]), labels[rows]).backward()
+        optimizer.step()
+    torch.save(model.state_dict(), folder / "net.pt")
+    (folder / "unlabelled").mkdir()
+    np.save(folder / "unlabelled" / "a.npy", task.train.inputs[:200])
+    np.savez(folder / "labelled.npz", inputs=task.train.inputs[:200], labels=task.train.labels[:200])
+    return folder
+
+
+def quantize(place, *arguments, factory="make", weights=True):
+    given = ["--weights", place / "net.pt"] if weights else []
+    result = CliRunner().invoke(
+        app, ["quantize", f"{place / 'net.py'}:{factory}", *map(str, [*given, *arguments])], env={"COLUMNS": "250"}
+    )
+    return result, json.loads(result.stdout) if result.stdout.startswith("{") else {}
+
+
+def test_a_users_module_becomes_honest_files_with_what_they_cost(place, tmp_path):
+    result, found = quantize(place, "--calib", TASK, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out" / "quantize.json").read_text()) == found
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("model_wi8_ai8.tflite", "model_wi8_ai8.onnx", "model_fp32.tflite", "model_fp32.onnx", "quantize.json")
+    }
+    assert found["metric"] == "accuracy" and found["test_inputs"] == 540
+    assert found["fp32"]["accuracy"] > 0.75
+    assert found["ptq"]["accuracy"] == pytest.approx(found["fp32"]["accuracy"], abs=0.03)
+    assert found["file_accuracy"] == pytest.approx(found["ptq"]["accuracy"], abs=0.01)
+    assert found["ptq"]["seconds"] > 0 and set(found["ptq"]["detail"]["divergence_nats"]) >= {"ema", "mse"}
+    assert all(artifact["audit"]["honest"] for artifact in found["artifacts"])
+    assert {rung["pair"] for rung in found["parity"]} == {"torch-onnx", "torch-tflite", "onnx-tflite"}
+    noise = [layer["sqnr_db"] for layer in found["layers"] if layer["sqnr_db"] is not None]
+    assert noise == sorted(noise) and len(noise) >= 4
+    assert CliRunner().invoke(app, ["audit", str(tmp_path / "out" / "model_wi8_ai8.onnx")]).exit_code == 0
+
+
+@pytest.mark.slow
+def test_training_is_done_where_it_is_asked_for_and_judged_where_a_limit_is(place, tmp_path):
+    result, found = quantize(
+        *(place, "--calib", TASK, "--out", tmp_path / "out", "--qat", "always", "--epochs", 1, "--observer", "ema"),
+        *("--accuracy-drop-max", 0.2, "--json"),
+    )
+    assert result.exit_code == 0, result.output
+    assert found["qat"]["detail"]["epochs"] == 1 and found["qat"]["seconds"] > 0
+    assert found["qat"]["validation_accuracy"] >= found["ptq"]["validation_accuracy"]
+    assert found["chosen"] == (
+        "qat" if found["qat"]["validation_accuracy"] > found["ptq"]["validation_accuracy"] else "ptq"
+    )
+    assert found["verdict"]["constraint"] == "accuracy_drop_max" and found["verdict"]["outcome"] == "met"
+
+
+def test_inputs_without_labels_are_compared_with_the_float_module(place, tmp_path):
+    result, found = quantize(
+        place, "--calib", place / "unlabelled", "--out", tmp_path / "out", "--observer", "mse", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    assert found["metric"] == "agreement with fp32"
+    assert found["fp32"]["accuracy"] == 1.0 and found["test_inputs"] == 40
+    assert found["ptq"]["detail"]["observer"] == "mse"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["wi8_ai8_symmetric", "wi8_ai16", "wi8", "fp16"])
+def test_other_schemes_say_what_they_are(place, tmp_path, scheme):
+    result, found = quantize(
+        *(place, "--calib", place / "labelled.npz", "--out", tmp_path / "out", "--scheme", scheme),
+        *("--observer", "min-max", "--json"),
+    )
+    assert result.exit_code == 0, result.output
+    assert found["scheme"] == scheme and found["metric"] == "accuracy"
+    formats = {artifact["format"] for artifact in found["artifacts"] if artifact["scheme"] == scheme}
+    assert formats == ({"onnx"} if scheme == "wi8_ai8_symmetric" else {"tflite", "onnx"})
+
+
+def test_signals_of_rank_3_are_taken(place, tmp_path):
+    np.save(tmp_path / "signals.npy", np.random.default_rng(0).normal(size=(60, 3, 32)).astype(np.float32))
+    result, found = quantize(
+        *(place, "--calib", tmp_path / "signals.npy", "--out", tmp_path / "out", "--observer", "ema", "--json"),
+        factory="signals",
+        weights=False,
+    )
+    assert result.exit_code == 0, result.output
+    assert found["ptq"]["accuracy"] > 0.5
+
+
+def test_an_operator_without_a_form_is_named_with_its_place(place, tmp_path):
+    result, _ = quantize(place, "--calib", TASK, "--out", tmp_path / "out", factory="unsupported", weights=False)
+    assert result.exit_code == 5
+    assert "softshrink" in result.output and "1.0 (Softshrink)" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("factory", "calibration", "message"),
+    [
+        ("gone", TASK, "no function 'gone'; it has"),
+        ("not_a_module", TASK, "returned int, not a torch module"),
+        ("raises", TASK, "KeyError: 'layers'"),
+        ("signals", TASK, "do not fit the model"),
+        ("make", "no-such-task", "there is no task"),
+    ],
+)
+def test_what_cannot_be_used_is_a_configuration_error(place, tmp_path, factory, calibration, message):
+    result, _ = quantize(place, "--calib", calibration, "--out", tmp_path / "out", factory=factory)
+    assert result.exit_code == 3
+    assert message in result.output
+    assert not (tmp_path / "out").exists()
