@@ -88,7 +88,8 @@ def operator_latencies_ms(model: LatencyModel, operators: OperatorList) -> list[
     """
     return [
         sum(
-            amount * _price(model, name) for name, amount in features(_alone(operators, operator), model.scheme).items()
+            amount * _price(model, name)
+            for name, amount in cost_features(_alone(operators, operator), model.scheme, model.tile).items()
         )
         for operator in operators.operators
     ]

@@ -27,7 +27,7 @@ TRIES_FOR_ONE = 60
 HALVING = 3
 """Of each rung of successive halving one in so many goes on, with so many times the epochs (arXiv:1603.06560)."""
 
-LEAST_EPOCHS = 2
+LEAST_EPOCHS = 4
 
 
 @dataclass(frozen=True)
@@ -142,14 +142,18 @@ class Search:
 def halving_schedules(full: Training, rungs: int) -> tuple[Training, ...]:
     """The schedules of successive halving, shortest first; the last is the whole one.
 
-    Each rung has a third of the next one's epochs, and at least two. A short run also stops early: after a third of
-    its epochs without a better validation score.
+    Each rung has a third of the next one's epochs, and at least four. A short run also stops early, after a third of
+    its epochs without a better validation score, and keeps its last weights: an average over so few steps would still
+    hold the first ones.
     """
     schedules = []
     for rung in range(rungs):
         epochs = max(min(LEAST_EPOCHS, full.epochs), round(full.epochs / HALVING ** (rungs - 1 - rung)))
-        patience = full.patience if epochs >= full.epochs else max(2, math.ceil(epochs / HALVING))
-        schedules.append(full.model_copy(update={"epochs": min(epochs, full.epochs), "patience": patience}))
+        if epochs >= full.epochs:
+            schedules.append(full)
+            continue
+        patience = max(2, math.ceil(epochs / HALVING))
+        schedules.append(full.model_copy(update={"epochs": epochs, "patience": patience, "ema_decay": 0.0}))
     return tuple(schedules)
 
 

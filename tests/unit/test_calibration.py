@@ -1,0 +1,115 @@
+"""Sampling, levels, and models from few measurements, on boards made up here."""
+
+import math
+
+import numpy as np
+import pytest
+
+from edgekd.core.architecture import operator_list
+from edgekd.core.calibration import (
+    fit_operator_model,
+    sampled_students,
+    transfer_latency_model,
+    trimmed_level,
+    validate,
+    with_error_table,
+)
+from edgekd.core.latency_model import cost_features, operator_latencies_ms, predict
+from edgekd.load import load_profile
+from edgekd.pipeline.calibrate import sample_levels
+from edgekd.records import TimedRound
+
+ABOUT = load_profile("rpi4").latency_models[0]
+STUDENTS = sampled_students(70, 5)
+LISTS = [operator_list(student.architecture()) for student in STUDENTS]
+
+
+def board(tile, noise=0.02, scale=1.0):
+    """Latencies of a made-up board whose kernels compute `tile` channels at once."""
+    random = np.random.default_rng(1)
+    times = []
+    for operators in LISTS:
+        values = cost_features(operators, "wi8_ai8", tile)
+        work = sum(amount for name, amount in values.items() if name.startswith("tiled."))
+        depthwise = values.get("tiled.depthwise", 0.0)
+        positions = sum(amount for name, amount in values.items() if name.startswith("positions."))
+        quiet = 0.005 + 0.03 * work + 0.09 * depthwise + 0.002 * positions + 0.001 * len(operators.operators)
+        times.append(scale * quiet * math.exp(random.normal(0, noise)))
+    return times
+
+
+def test_sampled_students_differ_reach_far_and_are_the_same_for_a_seed():
+    assert sampled_students(20, 5) == STUDENTS[:20] or len({s.label for s in sampled_students(20, 5)}) == 20
+    assert sampled_students(12, 1) == sampled_students(12, 1)
+    macs = [operators.macs for operators in LISTS[:20]]
+    assert max(macs) > 500 * min(macs)
+    assert {student.space for student in STUDENTS[:12]} == {"ds-cnn", "inverted-residual"}
+
+
+def test_a_level_is_the_faster_half_and_doubts_rounds_that_lie_apart():
+    assert trimmed_level([1.0, 1.02, 5.0, 9.0]) == (pytest.approx(1.01), pytest.approx(0.02))
+    assert trimmed_level([1.0, 2.0])[1] == 1.0
+    assert trimmed_level([1.0]) == (1.0, math.inf)
+
+
+def test_throttled_rounds_do_not_count_and_noisy_students_are_left_out():
+    rounds = [TimedRound(student=0, round=r, median_ms=1 + 0.01 * r) for r in range(3)]
+    rounds += [TimedRound(student=0, round=3, median_ms=0.2, throttled=True)]
+    rounds += [TimedRound(student=1, round=r, median_ms=1.0 + r) for r in range(3)]
+    rounds += [TimedRound(student=2, round=0, median_ms=1.0)]
+    rounds += [TimedRound(student=5, round=r, median_ms=1.0) for r in range(3)]
+    levels = sample_levels(STUDENTS[:6], rounds)
+    assert [level.role for level in levels] == ["fitted", "excluded", "excluded", "held_out"]
+    assert levels[0].level_ms == pytest.approx(1.005)
+    assert "apart" in levels[1].reason
+    assert "single" in levels[2].reason
+
+
+@pytest.mark.parametrize("tile", [8, 16])
+def test_thirty_measurements_find_the_kernels_width_and_predict_the_others(tile):
+    times = board(tile)
+    model = fit_operator_model(LISTS[:30], times[:30], ABOUT)
+    assert model.tile == tile
+    table = validate(model, [s.label for s in STUDENTS[30:]], LISTS[30:], times[30:])
+    judged = with_error_table(model, table)
+    assert judged.held_out_mape_percent < 8
+    assert judged.interval_coverage >= 0.8
+    assert model.samples == 30
+
+
+def test_kinds_that_were_not_measured_keep_the_base_models_cost_scaled_and_doubted():
+    signals = [one for one, student in zip(LISTS, STUDENTS, strict=True) if student.space == "ds-cnn"]
+    base_ms = [predict(ABOUT, one).value for one in signals]
+    model = fit_operator_model(signals, [2 * one for one in base_ms], ABOUT)
+    assert model.costs["add"].ms_per_op == pytest.approx(2 * ABOUT.costs["add"].ms_per_op)
+    assert model.hull["count.add"] == (0.0, 0.0)
+    image = next(one for one, student in zip(LISTS, STUDENTS, strict=True) if one.counts()["add"])
+    seen, unseen = predict(model, signals[0]), predict(model, image)
+    assert math.log(unseen.high / unseen.value) > math.log(seen.high / seen.value)
+
+
+def test_operators_share_the_prediction_but_for_the_overhead():
+    model = fit_operator_model(LISTS[:30], board(16)[:30], ABOUT, tiles=(16,))
+    parts = operator_latencies_ms(model, LISTS[40])
+    assert sum(parts) + model.overhead_ms == pytest.approx(predict(model, LISTS[40]).value)
+    assert min(parts) >= 0
+
+
+@pytest.mark.parametrize("measured", [3, 6, 12])
+def test_a_model_is_carried_to_a_slower_board_with_few_measurements(measured):
+    base = fit_operator_model(LISTS[:40], board(16)[:40], ABOUT, tiles=(16,))
+    slower = board(16, noise=0.03, scale=3.0)
+    picked = list(range(40, 40 + measured))
+    model = transfer_latency_model(base, [LISTS[i] for i in picked], [slower[i] for i in picked], ABOUT)
+    rest = list(range(40 + measured, 70))
+    table = validate(model, [STUDENTS[i].label for i in rest], [LISTS[i] for i in rest], [slower[i] for i in rest])
+    judged = with_error_table(model, table)
+    assert judged.held_out_mape_percent < 12
+    assert judged.interval_coverage >= 0.75
+
+
+def test_too_few_measurements_are_refused():
+    with pytest.raises(ValueError, match="at least 2"):
+        transfer_latency_model(ABOUT, LISTS[:1], [1.0], ABOUT)
+    with pytest.raises(ValueError, match="at least 4"):
+        fit_operator_model(LISTS[:3], [1.0, 2.0, 3.0], ABOUT)
