@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
 
+from edgekd.board.agent_client import SYSFS_VARIABLE
 from edgekd.board.bundle import RuntimePackage, cached_bundle, runtime_package
 from edgekd.board.bundle_store import BundleStore, ImportFailedError, imported_version
 from edgekd.board.session import Session
@@ -17,7 +19,7 @@ from edgekd.records import RuntimeName
 
 logger = logging.getLogger(__name__)
 
-_IS_JETSON = '[ -e /etc/nv_tegra_release ] || grep -qs "NVIDIA Jetson" /sys/firmware/devicetree/base/model'
+_IS_JETSON = '[ -e /etc/nv_tegra_release ] || grep -qs "NVIDIA Jetson" "$1/firmware/devicetree/base/model"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ def _packages(runtime: RuntimeName) -> list[RuntimePackage]:
 
 
 def _is_kept(session: Session, runtime: RuntimeName) -> bool:
-    return runtime == "onnx" and session.shell(_IS_JETSON, check=False).succeeded
+    sysfs = os.environ.get(SYSFS_VARIABLE) or "/sys"
+    return runtime == "onnx" and session.shell(_IS_JETSON, sysfs, check=False).succeeded
 
 
 def _new_enough(version: str, package: RuntimePackage) -> bool:

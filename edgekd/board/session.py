@@ -23,6 +23,10 @@ DEFAULT_TIMEOUT_S = 60.0
 OUTPUT_LIMIT_BYTES = 16 * 2**20
 LINE_LIMIT_BYTES = 2**20
 STREAM_LIMIT_BYTES = 256 * 2**20
+# onnxruntime (1.31 and later) writes an identity and a data base of events into the cache directory: into ours, then,
+# where cleaning removes them, and not into the user's.
+CACHE_VARIABLE = "XDG_CACHE_HOME"
+CACHE_NAME = ".runtime-cache"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,3 +207,36 @@ def test_a_full_disk_stops_a_bundle_and_leaves_the_old_one(make_sshd, bare_pytho
     finally:
         server.stop()
         subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+@pytest.mark.parametrize("model", ["NVIDIA Jetson Orin Nano Developer Kit", "Raspberry Pi 5 Model B Rev 1.0"])
+def test_the_onnxruntime_of_a_jetson_is_used_and_never_replaced(server, bare_python, tmp_path, monkeypatch, model):
+    """No wheel of a registry has a Jetson's GPU provider, so whatever version is installed there stays in use."""
+    site = next((bare_python.parent / "lib").glob("python3*")) / "site-packages"
+    tree = tmp_path / "sys/firmware/devicetree/base"
+    tree.mkdir(parents=True)
+    (tree / "model").write_text(model + "\0")
+    monkeypatch.setenv("EDGEKD_SYSFS", str(tmp_path / "sys"))
+
+    def install(package, target, folder: Path) -> None:
+        for name, text in (("numpy", ""), ("onnxruntime", "__version__ = '1.99'")):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "__init__.py").write_text(text)
+
+    monkeypatch.setattr(bundle_module, "_install", install)
+    own = [site / name for name in ("numpy", "onnxruntime", "onnxruntime_gpu-1.16.0.dist-info")]
+    try:
+        for folder in own:
+            folder.mkdir()
+            (folder / "__init__.py").write_text("")
+        (own[2] / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.16.0\n")
+        with open_session(server.board) as session:
+            environment = provision(session, "onnx")
+        if "Jetson" in model:
+            assert (environment.site, environment.runtime_version) == (None, "1.16.0")
+        else:
+            assert environment.site is not None
+            assert environment.runtime_version == "1.99"
+    finally:
+        for folder in own:
+            shutil.rmtree(folder)
