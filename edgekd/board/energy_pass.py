@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,22 +54,26 @@ class _Heard:
     meter: MeterLine | None = None
     no_meter: NoMeterLine | None = None
     loaded: LoadedLine | None = None
-    at_ns: list[int] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
+    segments: list[tuple[list[int], list[float]]] = field(default_factory=list)
     missed: int = 0
     windows: list[WindowLine] = field(default_factory=list)
     states: list[RawState] = field(default_factory=list)
 
     def take(self, line: AgentLine) -> None:
         if isinstance(line, PowerLine):
-            self.at_ns.extend(line.at_ns)
-            self.values.extend(line.values)
+            self.segments[-1][0].extend(line.at_ns)
+            self.segments[-1][1].extend(line.values)
             self.missed += line.missed
         elif isinstance(line, WindowLine):
             self.windows.append(line)
         elif isinstance(line, StateLine):
             self.states.append(line)
         elif isinstance(line, MeterLine):
+            if self.meter is not None and (self.meter.meter, self.meter.rail) != (line.meter, line.rail):
+                was, now = (printable(f"{each.meter} {each.rail}", 100) for each in (self.meter, line))
+                raise BoardError(
+                    f"the board's power meter changed from {was} to {now} meanwhile: a sensor failed there"
+                )
             self.meter = line
         elif isinstance(line, NoMeterLine):
             self.no_meter = line
@@ -142,46 +147,56 @@ def energy_pass(
 
 
 def _run(agent: Agent, common: dict[str, Any], plan: MeasurementPlan, meter: str, heard: _Heard, say: Progress) -> None:
+    """One idle and one running window in each of as many fresh processes as there are windows.
+
+    Windows of one process are no more independent than its latencies are: each restart draws a level of its own.
+    """
     windows = 2 * plan.energy_windows
-    length_s = windows * plan.energy_window_seconds + 8 * plan.energy_lead_seconds
+    each_s = 2 * plan.energy_window_seconds + 5 * plan.energy_lead_seconds
 
     def take(line: AgentLine) -> None:
         heard.take(line)
         if isinstance(line, WindowLine):
             say(f"energy: {len(heard.windows)} of {windows} windows ({line.phase})")
 
-    say(f"measuring energy, {length_s:.0f} s")
-    agent.do(
-        "energy",
-        take,
-        timeout_s=START_ALLOWANCE_S + 2 * length_s,
-        **common,
-        meter=meter,
-        warmup_runs=plan.warmup_runs,
-        warmup_seconds=plan.warmup_seconds,
-        windows=plan.energy_windows,
-        window_seconds=plan.energy_window_seconds,
-        lead_seconds=plan.energy_lead_seconds,
-        rate_hz=plan.rate_hz,
-    )
+    say("looking for a power meter" if meter == "auto" else f"measuring energy, {plan.energy_windows * each_s:.0f} s")
+    for _ in range(plan.energy_windows):
+        heard.segments.append(([], []))
+        agent.do(
+            "energy",
+            take,
+            timeout_s=START_ALLOWANCE_S + 2 * each_s,
+            **common,
+            meter=meter,
+            warmup_runs=plan.warmup_runs,
+            warmup_seconds=plan.warmup_seconds,
+            windows=1,
+            window_seconds=plan.energy_window_seconds,
+            lead_seconds=plan.energy_lead_seconds,
+            rate_hz=plan.rate_hz,
+        )
+        if heard.no_meter is not None:
+            return
 
 
 def _on_board(agent: Agent, heard: _Heard, line: MeterLine, profile: DeviceProfile | None) -> _Meter:
-    if len(heard.at_ns) < 2 or any(
-        later <= earlier for earlier, later in zip(heard.at_ns, heard.at_ns[1:], strict=False)
-    ):
-        raise BoardError(f"{agent.session.name}: the meter {line.meter} there gave no usable trace")
-    seconds = [at / 1e9 for at in heard.at_ns]
-    watts = heard.values
-    if line.counts == "joules":
-        middles, means = power_of_counter(seconds, heard.values)
-        seconds, watts = middles.tolist(), means.tolist()
+    seconds: list[float] = []
+    watts: list[float] = []
+    for at_ns, values in heard.segments:
+        if len(at_ns) < 2 or any(later <= earlier for earlier, later in pairwise(at_ns)):
+            raise BoardError(f"{agent.session.name}: the meter {printable(line.meter, 60)} there gave no usable trace")
+        times = [at / 1e9 for at in at_ns]
+        if line.counts == "joules":
+            middles, means = power_of_counter(times, values)
+            times, values = middles.tolist(), means.tolist()
+        seconds += times
+        watts += values
     rail, grade = printable(line.rail, 200), line.grade
     for sensor in profile.sensors if profile is not None else ():
         if line.meter == sensor.kind == "hwmon" and sensor.measures == "power" and sensor.grade is not None:
             rail, grade = f"{rail}: {sensor.rail} (profile)", sensor.grade
     error = MeterError(line.resolution_w, line.gain)
-    return _Meter(printable(line.meter, 60), rail, grade, error, list(seconds), list(watts))
+    return _Meter(printable(line.meter, 60), rail, grade, error, seconds, watts)
 
 
 def _external(agent: Agent, common: dict[str, Any], plan: MeasurementPlan, heard: _Heard, say: Progress) -> _Meter:
@@ -295,6 +310,7 @@ def _method(heard: _Heard, meter: _Meter) -> dict[str, Any]:
     return {
         "passes": CONTEXT_NOTE,
         "integration": "trapezoid rule on the board's monotonic clock",
+        "processes": len(heard.segments),
         "clock_origin_ns": heard.states[0].at_ns,
         "readings": len(meter.watts),
         "readings_missed": heard.missed,

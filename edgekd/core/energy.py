@@ -273,7 +273,7 @@ def _observed_step(times: Floats, powers: Floats, windows: Sequence[Window]) -> 
 
 
 def _rate(times: Floats) -> float:
-    return (len(times) - 1) / float(times[-1] - times[0])
+    return 1 / float(np.median(np.diff(times)))
 
 
 def _too_little(idle: Sequence[Window], active: Sequence[Window]) -> list[str]:
@@ -291,13 +291,16 @@ def _gaps(times: Floats, windows: Sequence[Window]) -> list[str]:
     begin, end = min(window.begin_s for window in windows), max(window.end_s for window in windows)
     if times[0] > begin or times[-1] < end:
         return [f"the meter stopped: readings from {times[0]:.1f} to {times[-1]:.1f} s of {begin:.1f} to {end:.1f} s"]
-    intervals = np.diff(times)
-    limit = max(GAP_FACTOR * float(np.median(intervals)), GAP_FLOOR_S)
-    longest = int(np.argmax(intervals))
-    if intervals[longest] > limit:
-        return [f"the meter stopped for {intervals[longest]:.2f} s at {times[longest]:.1f} s"]
+    limit = max(GAP_FACTOR * float(np.median(np.diff(times))), GAP_FLOOR_S)
     for window in windows:
-        if int(((times >= window.begin_s) & (times <= window.end_s)).sum()) < LEAST_READINGS:
+        # The readings in the window and the nearest on either side: between windows there need be none.
+        first = int(np.searchsorted(times, window.begin_s, side="right")) - 1
+        last = int(np.searchsorted(times, window.end_s))
+        around = times[first : last + 1]
+        longest = int(np.argmax(np.diff(around)))
+        if np.diff(around)[longest] > limit:
+            return [f"the meter stopped for {np.diff(around)[longest]:.2f} s at {around[longest]:.1f} s"]
+        if len(around) - 2 < LEAST_READINGS:
             return [f"the meter is too slow: under {LEAST_READINGS} readings in a window of {window.seconds:.1f} s"]
     return []
 

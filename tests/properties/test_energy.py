@@ -198,3 +198,9 @@ def test_two_offsets_and_their_drift():
     joined = joined_offset(ClockOffset(1.0, 0.1), ClockOffset(1.2, 0.2))
     assert joined.offset_s == pytest.approx(1.1)
     assert joined.error_s == pytest.approx(0.3)
+
+
+def test_no_readings_between_windows_are_no_fault():
+    times, watts = trace()
+    between = (times > 51.3) & (times < 52.7)
+    assert problems(times[~between], watts[~between]) == []

@@ -77,6 +77,8 @@ def _phases(
     work = _paced(model, sets, job["rate_hz"]) if job.get("rate_hz") else _back_to_back(model, sets)
     wire.send("state", **read_state(sysfs))
     for phase, do, windows in (("idle", _rest, before), ("active", work, count), ("idle", _rest, count - before)):
+        if not windows:
+            continue
         do(time.perf_counter_ns() + int(lead_s * 1e9))
         wire.send("state", **read_state(sysfs))
         # Reading the state is other work: it must not stand at the edge of a window.
