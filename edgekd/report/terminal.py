@@ -9,24 +9,21 @@ from rich.table import Table
 from rich.text import Text
 
 from edgekd.core.verdicts import CONSTRAINTS
-from edgekd.records import Measurement, Outcome, Report, Verdict
+from edgekd.records import Measurement, Outcome, Report, Stage, Verdict
+from edgekd.report.measured_wording import contention_text, energy_lines, parity_text, plan_text
 from edgekd.report.wording import (
     ABSENT,
     OUTCOME_WORDS,
     accuracies,
     comparisons,
-    contention_text,
     duration_text,
-    energy_lines,
     headline,
     interval_text,
     limit_text,
     margin_text,
     measured_with,
     number,
-    parity_text,
     plain,
-    plan_text,
     quantity,
     reasons,
     size_text,
@@ -214,6 +211,9 @@ def _print_artifacts(report: Report, console: Console) -> None:
         )
 
 
+BEFORE_TRAINING = ("board-check", "int8-pays")
+
+
 def _print_stages(report: Report, console: Console) -> None:
     if not report.stages:
         return
@@ -221,6 +221,8 @@ def _print_stages(report: Report, console: Console) -> None:
     numbers = ("Time", "CPU time", "Steps", "Validation")
     table = _table("Stage", *numbers, right=numbers)
     for stage in report.stages:
+        if stage.name in BEFORE_TRAINING:
+            continue
         accuracy, steps = stage.detail.get("validation_accuracy"), stage.detail.get("steps")
         table.add_row(
             plain(stage.name),
@@ -233,3 +235,18 @@ def _print_stages(report: Report, console: Console) -> None:
     for stage in report.stages:
         if "chosen" in stage.detail:
             _item(console, f"{stage.detail['chosen']} was chosen: {stage.detail.get('reason', '')}")
+        elif stage.name in BEFORE_TRAINING:
+            _print_before_training(stage, console)
+
+
+def _print_before_training(stage: Stage, console: Console) -> None:
+    """What was found out before training: candidates predicted and measured side by side; whether int8 pays."""
+    rows = stage.detail.get("rows", ())
+    if rows:
+        table = _table("Timed before training", "Predicted ms", "Measured ms", right=("Predicted ms", "Measured ms"))
+        for row in rows:
+            name = row["candidate"] if row["kept"] else f"{row['candidate']} (dropped: {row['reason']})"
+            table.add_row(plain(name), f"{row['predicted_ms']:.4g}", f"{row['measured_ms']:.4g}")
+        console.print(table)
+    if "reason" in stage.detail:
+        _item(console, str(stage.detail["reason"]))
