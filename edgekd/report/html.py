@@ -8,22 +8,19 @@ from typing import Any
 
 from edgekd.core.verdicts import CONSTRAINTS
 from edgekd.records import LATENCY_PERCENTILES, Measurement, Report, Verdict
+from edgekd.report.measured_wording import contention_text, energy_lines, parity_text, plan_text
 from edgekd.report.wording import (
     OUTCOME_WORDS,
     accuracies,
     comparisons,
-    contention_text,
     duration_text,
-    energy_lines,
     headline,
     interval_text,
     limit_text,
     margin_text,
     measured_with,
     number,
-    parity_text,
     plain,
-    plan_text,
     quantity,
     size_text,
     timings,
