@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.grids import shared_grids
 from edgekd.nn.quantized.layers import LAYERS, QuantizedLayer, WeightedLayer
-from edgekd.nn.quantized.network import Grid, Layer, Network
+from edgekd.nn.quantized.network import CEILINGS, Grid, Layer, Network
 from edgekd.nn.quantized.network import Tensor as NetworkTensor
 from edgekd.nn.quantized.quantizer import ActivationQuantizer
 from edgekd.nn.quantized.rewrite import simplify
 from edgekd.nn.quantized.scheme import SCHEMES, SchemeSpec
+from edgekd.nn.quantized.ties import untied_scale
 from edgekd.nn.quantized.trace import Operation, Trace, trace
 from edgekd.records import Scheme
 
@@ -167,6 +168,21 @@ class QuantizedModel(nn.Module):
     def freeze(self) -> None:
         """Hold the ranges from here on: the last part of QAT trains against fixed grids."""
         self.observe(False)
+        self.settle()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Nudge the scales of int8 sums, by a percent at most, to where every runtime rounds every sum alike."""
+        if self._spec.activation_bits != 8 or self._spec.symmetric:
+            return
+        for step in self.steps:
+            quantizer = self._quantizer(step.key)
+            if self.layer(step).kind != "add" or quantizer is None or quantizer.fixed or not quantizer.is_set:
+                continue
+            first, second = (self._grid(name) for name in step.inputs)
+            if first is not None and second is not None:
+                shrink = quantizer.activation in CEILINGS
+                quantizer.scale.fill_(untied_scale(first, second, quantizer.grid(), shrink))
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor]) -> None:
@@ -176,6 +192,7 @@ class QuantizedModel(nn.Module):
         self.observe(True)
         for batch in batches:
             self(batch)
+        self.settle()
         self.train(training)
 
     def grid_members(self) -> dict[str, str]:

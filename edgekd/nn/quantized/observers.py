@@ -57,6 +57,7 @@ def calibrate(model: QuantizedModel, batches: Sequence[Tensor], observer: Observ
     histograms = _histograms(model, batches)
     for key, histogram in histograms.items():
         model.set_range(key, *_CHOOSE[observer](histogram))
+    model.settle()
 
 
 def _histograms(model: QuantizedModel, batches: Sequence[Tensor]) -> dict[str, Histogram]:
