@@ -13,7 +13,7 @@ from edgekd.board.lock import BoardLock
 from edgekd.board.provision import RuntimeEnvironment, provision
 from edgekd.board.retry import reconnecting
 from edgekd.board.session import Session
-from edgekd.board.survey import take_survey
+from edgekd.board.survey import take_telling_survey
 from edgekd.records import Measurement, RuntimeName
 
 
@@ -42,7 +42,7 @@ def prepare(
         ConfigurationError: a file that cannot be read, or a name that no board can have.
     """
     stage("provision", f"{runtime} on {session.name}")
-    emulated = is_emulated(take_survey(session))
+    emulated = is_emulated(take_telling_survey(session))
     environment = reconnecting(session, lock, lambda: provision(session, runtime, say), say)
     stage("send", ", ".join(files))
     folder = reconnecting(session, lock, lambda: deploy_files(session, files, key), say)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekd.board.agent_client import SYSFS_VARIABLE
@@ -65,6 +66,10 @@ _FACTS = {
 }
 
 
+# What tells an emulated board; asked alone at every deploy, which must not send the whole survey each time.
+_TELLING = ("executable", "model")
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
     """Raw text by name; a fact that the board does not give is missing. Times are of this machine, in Unix seconds."""
@@ -82,8 +87,8 @@ class Survey:
         return [line.strip() for line in self.text(name).splitlines() if line.strip()]
 
 
-def take_survey(session: Session) -> Survey:
-    """Ask a board everything at once.
+def take_survey(session: Session, names: Sequence[str] = tuple(_FACTS)) -> Survey:
+    """Ask a board everything at once, or only the facts of these names.
 
     Raises:
         BoardError: it answers nothing of it.
@@ -92,6 +97,7 @@ def take_survey(session: Session) -> Survey:
     asked = [
         f"echo; echo {token} {name}; ( {command} ) 2>/dev/null </dev/null | head -c {FACT_LIMIT_BYTES}"
         for name, command in _FACTS.items()
+        if name in names
     ]
     script = "\n".join([*asked, "echo; exit 0"])
     began = time.time()
@@ -102,6 +108,11 @@ def take_survey(session: Session) -> Survey:
         name, _, text = part.partition("\n")
         if name in _FACTS and text.strip():
             facts[name] = text
-    if not facts:
+    if not facts and len(names) == len(_FACTS):
         raise BoardError(f"{session.name}: it answers no command: its shell is not a POSIX one, or it is restricted")
     return Survey(facts, began, time.time())
+
+
+def take_telling_survey(session: Session) -> Survey:
+    """Ask only what tells an emulated board from a real one."""
+    return take_survey(session, _TELLING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -157,7 +158,8 @@ def test_a_reboot(make_sshd, big):
         if "runs" in message and server.process is not None:
             everything = (*descendants(server.process.pid), server.process.pid)
             for pid in everything:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             server.process.wait()
             server.process = None
 
