@@ -64,7 +64,7 @@ def picked(rows: Rows, teacher: str) -> str:
     best = max(whole, key=lambda name: statistics.mean(row["val_accuracy"] for row in whole[name]))
     gains = [row["accuracy"] - row["scratch_accuracy"] for row in whole[best]]
     return (
-        f"- teacher of {teacher} labels: validation picks “{best.rpartition(', ')[2]}”: "
+        f"- teacher of {teacher} labels: validation picks “{best.split(', ', 2)[2]}”: "
         f"{spread([row['accuracy'] for row in whole[best]])} against "
         f"{spread([row['scratch_accuracy'] for row in whole[best]])} from scratch on the same labels, "
         f"gain {spread(gains)} points ({most} seed{'s' if most > 1 else ''})"
