@@ -27,7 +27,7 @@ system-packages:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fit,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fit,tune,dev]'
 	touch $(READY)
 
 clean:
