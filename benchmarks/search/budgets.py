@@ -35,7 +35,7 @@ from edgekd.records import Budget, Candidate, DeviceProfile
 ROWS = Path(__file__).with_name("budgets.jsonl")
 TASKS = {"watch-gestures": ("ds-cnn", (6, 1, 128), 7), "fashion-mnist": ("inverted-residual", (1, 28, 28), 10)}
 BUDGETS = {"tight": 0.05, "middle": 0.33, "loose": 0.9}
-ROUNDS, ROUND_SECONDS = 4, 0.25
+ROUNDS, ROUND_SECONDS = 3, 0.25
 
 
 def limits_of(task: str, profile: DeviceProfile) -> dict[str, float]:

@@ -86,7 +86,8 @@ def _print(calibration: Calibration, console: Console) -> None:
         )
     console.print(table)
     console.print(
-        f"\n{calibration.board}: {model.samples} students fitted ({calibration.excluded} left out as too noisy, "
+        f"\n{calibration.board}: {model.samples} students fitted "
+        f"({calibration.excluded} left out: noisy, or no time for more rounds; "
         f"{calibration.remeasured} measured again, {calibration.throttled_rounds} throttled timings dropped)\n"
         f"held-out error {model.held_out_mape_percent:.1f} % (MAPE); the {100 * model.confidence:.0f} % interval held "
         f"{100 * (model.interval_coverage or 0):.0f} % of {len(model.held_out)} students",

@@ -351,7 +351,10 @@ def _notes(timer: BoardTimer, levels: Sequence[SampleLevel]) -> list[str]:
     if load and load[0] > 0.5:
         found.append(f"other work ran on the board: load average {load[0]:.2f} at the start")
     if any(level.role == "excluded" for level in levels):
-        found.append("students whose rounds stayed apart were left out of fit and error table")
+        found.append(
+            "students whose rounds stayed apart, or for whose further rounds there was no time, were left out of "
+            "fit and error table"
+        )
     return found
 
 

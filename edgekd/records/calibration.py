@@ -33,7 +33,8 @@ class SampleLevel(Record):
 class Calibration(Record):
     """What `edgekd calibrate` prints. The model's error table comes from a fit that did not see the held-out third.
 
-    `throttled_rounds` were dropped; `remeasured` students had further rounds; `excluded` stayed too noisy.
+    `throttled_rounds` were dropped; `remeasured` students had further rounds; `excluded` stayed too
+    noisy, or there was no time for their further rounds: each sample's `reason` says which.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
