@@ -95,4 +95,3 @@ def features(operators: OperatorList, scheme: str) -> dict[str, float]:
         ):
             values[name] = values.get(name, 0.0) + amount
     return values
-
