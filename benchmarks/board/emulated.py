@@ -117,7 +117,6 @@ def main() -> None:
                 rows[-1]["board_facts"] = {
                     "default_routes": len(default),
                     "emulated": checked.emulated,
-                    "deployable": checked.deployable,
                     "matches_profile": checked.matches_profile,
                     "machine": facts["machine"],
                     "os": facts["os"],
