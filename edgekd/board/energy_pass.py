@@ -35,6 +35,8 @@ FOREIGN_BOUND = 0.25
 """Share of the board's cores that others may keep busy while inferences run: their power is in the reading."""
 
 CLOCK_CHANGE = 0.1
+READINGS_LIMIT = 1_000_000
+WINDOWS_LIMIT = 1000
 CONTEXT_NOTE = "energy is measured in a pass of its own"
 
 
@@ -61,10 +63,16 @@ class _Heard:
 
     def take(self, line: AgentLine) -> None:
         if isinstance(line, PowerLine):
+            if len(line.at_ns) != len(line.values) or len(self.segments[-1][0]) > READINGS_LIMIT:
+                raise BoardError(
+                    f"the board sent times and powers of different number, or over {READINGS_LIMIT} readings"
+                )
             self.segments[-1][0].extend(line.at_ns)
             self.segments[-1][1].extend(line.values)
             self.missed += line.missed
         elif isinstance(line, WindowLine):
+            if line.end_ns <= line.begin_ns or len(self.windows) >= WINDOWS_LIMIT:
+                raise BoardError("the board sent a window of the energy pass that ends before it begins, or too many")
             self.windows.append(line)
         elif isinstance(line, StateLine):
             self.states.append(line)

@@ -26,6 +26,7 @@ from edgekd.records import HostParity, MeasurementPlan, OperatorTime, RuntimeNam
 logger = logging.getLogger(__name__)
 
 REFERENCE_TIMEOUT_S = 1800.0
+OUTPUT_LIMIT = 4 * 2**20
 MODULES: dict[RuntimeName, str] = {"tflite": "ai_edge_litert", "onnx": "onnxruntime"}
 DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64")
 
@@ -93,6 +94,8 @@ class RawOutputs:
         """
         if not lines or lines[0].dtype not in DTYPES:
             return None
+        if sum(len(line.data) for line in lines) > OUTPUT_LIMIT or len({line.dtype for line in lines}) > 1:
+            raise BoardError("the agent sent more outputs than it should, or of several types")
         dtype = np.dtype(lines[0].dtype)
         try:
             data = b"".join(base64.b64decode(line.data, validate=True) for line in lines)

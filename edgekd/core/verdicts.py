@@ -215,6 +215,9 @@ def _measured(name: str, budget: Budget, measurement: Measurement) -> _Evidence 
         if not groups:
             return "the measurement holds no samples"
         found = _timing(name, groups)
+        if name == "latency_p90_ms" and measurement.plan.name == "mlperf" and measurement.early_stopping_p90_ms:
+            estimate = f"MLPerf's early-stopping estimate {measurement.early_stopping_p90_ms:.4g} ms"
+            found = replace(found, note=f"{found.note}; {estimate}")
         if not found.blocked:
             found = replace(found, blocked=_disturbed(name, measurement))
     return found if isinstance(found, str) else _in_the_mode_asked_for(found, budget, measurement)

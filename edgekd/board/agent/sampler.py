@@ -36,6 +36,8 @@ class Sampler:
         )
         job = {"source": dataclasses.asdict(source), "sysfs": str(sysfs)}
         self._ask((json.dumps(job) + "\n").encode())
+        # What is asked before it reads would be taken for a part of the job.
+        self._answer()
 
     def _ask(self, data: bytes) -> None:
         stdin = self._process.stdin
@@ -46,17 +48,21 @@ class Sampler:
         except OSError as error:
             raise AgentError("meter", f"the process that reads the power meter ended: {error}") from error
 
-    def collect(self) -> tuple[list[int], list[float], int]:
-        """All readings since the last call, and how many failed."""
-        self._ask(b"\n")
+    def _answer(self) -> dict[str, Any]:
         stdout = self._process.stdout
         assert stdout is not None
         line = stdout.readline()
         if not line:
             raise AgentError("meter", "the process that reads the power meter ended")
-        answer = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         if answer["failure"]:
             raise AgentError("meter", f"the power meter failed: {answer['failure']}")
+        return answer
+
+    def collect(self) -> tuple[list[int], list[float], int]:
+        """All readings since the last call, and how many failed."""
+        self._ask(b"\n")
+        answer = self._answer()
         return answer["at_ns"], answer["values"], answer["missed"]
 
     def close(self) -> None:
@@ -109,6 +115,7 @@ def run_sampler() -> int:
         read = reader_of(source, Path(job["sysfs"]))
     except (MeterFailure, OSError, ValueError) as error:
         readings.failure = str(error)
+    os.write(1, (json.dumps(readings.handed_over()) + "\n").encode())
     due = time.perf_counter()
     while True:
         wait_s = None if readings.failure else max(0.0, due - time.perf_counter())

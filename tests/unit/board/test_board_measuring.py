@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from edgekd.board.agent.clocks import _fastest_cpus
 from edgekd.board.agent.profiling import WARMUP_RUNS, operators_of
 from edgekd.board.agent.timing import time_paced_chunk
-from edgekd.board.agent_lines import ContentionLine, OutputsLine
+from edgekd.board.agent_lines import ContentionLine, MeterLine, OutputsLine, PowerLine, WindowLine
+from edgekd.board.energy_pass import _Heard
 from edgekd.board.extra_passes import RawOutputs, compare_outputs
 from edgekd.board.measure import contention_of
 from edgekd.board.power.external import clock_shift, parse_readings
@@ -77,6 +78,21 @@ def test_outputs_that_are_damaged_or_of_another_shape():
     floats = compare_outputs(RawOutputs(1, np.ones(4, np.float32)), RawOutputs(1, np.ones(4, np.float32), "1"))
     assert floats.bit_exact
     assert floats.max_abs_lsb is None
+
+
+def test_what_a_hostile_board_sends_is_bounded():
+    with pytest.raises(BoardError, match="more outputs"):
+        RawOutputs.of(lines(np.zeros(400_000, np.float64), 1, part=12_000))
+    heard = _Heard(segments=[([], [])])
+    with pytest.raises(BoardError, match="different number"):
+        heard.take(PowerLine(kind="power", at_ns=(1, 2), values=(1.0,), missed=0))
+    window = {"kind": "window", "phase": "idle", "runs": 0, "busy_ns": 0, "own_ns": 0}
+    with pytest.raises(BoardError, match="ends before it begins"):
+        heard.take(WindowLine(**window, begin_ns=5, end_ns=5))
+    meter = {"kind": "meter", "meter": "ina3221", "grade": "B", "resolution_w": 0, "gain": 0, "counts": "watts"}
+    heard.take(MeterLine(**meter, rail="VDD_IN"))
+    with pytest.raises(BoardError, match="changed from ina3221 VDD_IN"):
+        heard.take(MeterLine(**meter, rail="VDD_SOC\x1b[31m"))
 
 
 def test_a_profile_of_onnxruntime_becomes_one_entry_a_node():
