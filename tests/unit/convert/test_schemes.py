@@ -24,7 +24,13 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(("file_format", "scheme"), FILES)
+QUICK = {("tflite", "wi8_ai16"), ("onnx", "wi8_ai8_symmetric")}
+
+
+@pytest.mark.parametrize(
+    ("file_format", "scheme"),
+    [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in FILES],
+)
 def test_scheme_is_written_and_honest(images, tmp_path, file_format, scheme):
     quantized = quantize_model(images.student, images.inputs, scheme)
     quantized.calibrate(images.inputs.split(64))
@@ -58,6 +64,7 @@ def test_symmetric_grids_have_zero_point_0(images):
     assert all(layer.bias.dtype == np.float32 for layer in network.layers if layer.bias is not None)
 
 
+@pytest.mark.slow
 def test_wider_activations_are_closer_to_float(images):
     with torch.no_grad():
         expected = images.student(images.inputs)

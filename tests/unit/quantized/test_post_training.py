@@ -138,6 +138,7 @@ def test_what_is_kept_is_closest_to_the_float_model(wide, inputs):
     assert error(found.model, wide, inputs[128:]) < error(plain.model, wide, inputs[128:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["wi8_ai16", "wi8", "fp16", "wi8_ai8_symmetric"])
 def test_other_schemes_are_calibrated_too(wide, inputs, scheme):
     found = post_training_quantize(wide, scheme, inputs[:64].split(32), inputs[128:])
