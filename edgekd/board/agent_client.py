@@ -12,7 +12,7 @@ from edgekd.board.agent_archive import put_agent
 from edgekd.board.agent_lines import AgentLine, EndLine, ErrorLine, FactsLine, parse_line
 from edgekd.board.facts import parse_facts
 from edgekd.board.out_of_memory import OutOfMemoryError, oom_kills
-from edgekd.board.session import CACHE_NAME, CACHE_VARIABLE, Session, signal_name
+from edgekd.board.session import NO_CACHE, Session, signal_name
 from edgekd.core.board_output import printable
 from edgekd.errors import BoardError, BuildError, ConfigurationError
 
@@ -30,8 +30,7 @@ class Agent:
         self.session = session
         self._oom_kills = oom_kills(session)
         site_arguments = ["--site", site] if site else []
-        cache = f"{CACHE_VARIABLE}={session.home}/{CACHE_NAME}"
-        self.command = ["env", cache, python, "-I", put_agent(session), *site_arguments]
+        self.command = ["env", NO_CACHE, python, "-I", put_agent(session), *site_arguments]
 
     def do(self, job: Job, on_line: Callable[[AgentLine], None], *, timeout_s: float, **details: Any) -> None:
         """Run one job in a fresh process.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 
 from edgekd.board.bundle import Bundle, RuntimePackage
-from edgekd.board.session import CACHE_NAME, CACHE_VARIABLE, Session, signal_name
+from edgekd.board.session import NO_CACHE, Session, signal_name
 from edgekd.board.transfer import (
     CHUNK_BYTES,
     IDLE_TIMEOUT_S,
@@ -69,7 +69,7 @@ _INSTALL = (
     '{ rm -f -- "$partial"; exit 92; }; '
     f'sha256sum -c {SUMS_NAME} >/dev/null || {{ rm -f -- "$partial"; exit 93; }}; rm -f -- "$partial"; '
     "identity=$5; python=$6; code=$8; shift 8; "
-    f'{CACHE_VARIABLE}="${{root%/*}}/{CACHE_NAME}" "$python" -I -c "$code" "$new" "$@"; code=$?; '
+    f'{NO_CACHE} "$python" -I -c "$code" "$new" "$@"; code=$?; '
     '[ "$code" -eq 0 ] || { echo "import $code"; '
     f"exit {IMPORT_FAILED}; }}; find . -name __pycache__ -prune -exec rm -rf -- {{}} +; "
     'rm -rf -- "$root/$identity"; mv -- "$new" "$root/$identity" || exit 91; exit 0'
@@ -172,8 +172,7 @@ def superfluous_bundles(newest_first: Sequence[str], current: Set[str], keep: in
 
 def imported_version(session: Session, python: str, site: str, package: RuntimePackage) -> str | None:
     """The version of the runtime that a throw-away process there imports, or None."""
-    code = [python, "-I", "-c", _IMPORT, site, package.module, *package.distributions]
-    command = ["env", f"{CACHE_VARIABLE}={session.home}/{CACHE_NAME}", *code]
+    command = ["env", NO_CACHE, python, "-I", "-c", _IMPORT, site, package.module, *package.distributions]
     return _version_in(session.run(command, timeout_s=IMPORT_TIMEOUT_S, check=False).stdout)
 
 

@@ -23,10 +23,9 @@ DEFAULT_TIMEOUT_S = 60.0
 OUTPUT_LIMIT_BYTES = 16 * 2**20
 LINE_LIMIT_BYTES = 2**20
 STREAM_LIMIT_BYTES = 256 * 2**20
-# onnxruntime (1.31 and later) writes an identity and a data base of events into the cache directory: into ours, then,
-# where cleaning removes them, and not into the user's.
-CACHE_VARIABLE = "XDG_CACHE_HOME"
-CACHE_NAME = ".runtime-cache"
+# onnxruntime (1.31 and later) writes an identity and a data base of telemetry into the user's cache directory as soon
+# as it is imported: what edgekd starts leaves no such thing on a board.
+NO_CACHE = "XDG_CACHE_HOME=/dev/null"
 
 
 @dataclass(frozen=True, slots=True)

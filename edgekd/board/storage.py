@@ -6,7 +6,7 @@ import re
 
 from edgekd.board.agent_archive import agent_sha256
 from edgekd.board.lock import BoardLock, lock_holder
-from edgekd.board.session import CACHE_NAME, Session
+from edgekd.board.session import Session
 from edgekd.board.transfer import LISTING_NAME
 from edgekd.core.board_output import parse_integer, printable
 from edgekd.errors import BoardError
@@ -32,7 +32,6 @@ _REMOVE_LISTED = (
 _REMOVE_BUNDLES = 'cd -- "$1/bundles" && shift && rm -rf -- "$@"'
 _REMOVE_EMPTY = (
     'cd -- "$1" 2>/dev/null || exit 0; rmdir bundles 2>/dev/null; rm -f .write-check-*; '
-    f"rm -rf {CACHE_NAME}; "
     'cd / && rmdir -- "$1" 2>/dev/null; [ -d "$1" ] && ls -A -- "$1"; exit 0'
 )
 

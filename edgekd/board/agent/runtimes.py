@@ -48,9 +48,14 @@ def import_runtime(runtime: str) -> Any:
     problems = []
     for name in names:
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
         except ImportError as error:
             problems.append(f"{name}: {error}")
+            continue
+        if hasattr(module, "disable_telemetry_events"):
+            # What onnxruntime reports about its use is nobody's business, and its thread would be measured too.
+            module.disable_telemetry_events()
+        return module
     raise AgentError("runtime", "; ".join(problems))
 
 
