@@ -97,12 +97,12 @@ def _show(found: Quantized, console: Console) -> None:
             soft_wrap=True,
         )
     for layer in found.layers[:SHOWN_LAYERS]:
-        if layer.sqnr_db is not None:
-            console.print(
-                f"noise: {escape(layer.layer)} ({layer.kind}, {layer.low:.3g} to {layer.high:.3g}): "
-                f"{layer.sqnr_db:.1f} dB, {layer.saturated:.1%} saturated",
-                soft_wrap=True,
-            )
+        noise = "no noise" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f} dB behind it"
+        console.print(
+            f"rounding alone costs {layer.damage_nats:.2g} nats at {escape(layer.layer)} ({layer.kind}, "
+            f"{layer.low:.3g} to {layer.high:.3g}): {noise}, {layer.saturated:.1%} saturated",
+            soft_wrap=True,
+        )
     if found.verdict is not None:
         console.print(f"accuracy drop: {found.verdict.outcome}, {escape(found.verdict.reason)}", soft_wrap=True)
     for artifact in found.artifacts:

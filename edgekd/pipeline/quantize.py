@@ -18,7 +18,7 @@ from edgekd.core.spread import evenly
 from edgekd.core.verdicts import exit_code, judge
 from edgekd.errors import EXIT_MET
 from edgekd.nn.quantized.model import QuantizedModel, quantize_model
-from edgekd.nn.quantized.noise import layer_noise
+from edgekd.nn.quantized.noise import layer_damage, layer_noise
 from edgekd.nn.quantized.post_training import ObserverChoice, PostTraining, post_training_quantize
 from edgekd.nn.quantized.scheme import SCHEMES
 from edgekd.pipeline.console import Progress
@@ -50,6 +50,7 @@ DEFAULT_DROP = 0.01
 CALIBRATION_INPUTS = 1024
 DECIDING_INPUTS = 1024
 _BATCH = 64
+_LAYER_INPUTS = 256
 _TRAINABLE: tuple[Scheme, ...] = ("wi8_ai8", "wi8_ai8_symmetric", "wi8_ai16", "wi8")
 RESULT_FILE = "quantize.json"
 
@@ -78,10 +79,15 @@ class Step(Record):
 
 
 class LayerReport(Record):
-    """What rounding does to a layer's output: `sqnr_db` None where nothing is lost; `saturated` is a share."""
+    """What rounding does at a layer.
+
+    `damage_nats` is what it does to the class probabilities when it alone is rounded (Kullback-Leibler divergence).
+    `sqnr_db` is the signal over all rounding up to its output, None where nothing is lost; `saturated` is a share.
+    """
 
     layer: str
     kind: str
+    damage_nats: float
     sqnr_db: float | None
     low: float
     high: float
@@ -93,8 +99,8 @@ class Quantized(Record):
 
     Accuracies are of torch models: `accuracy` on the test split, `validation_accuracy` on the one that decided.
     `metric` says what they are: where the inputs had no labels, agreement with the float model. `file_accuracy` is
-    that of the .tflite (.onnx where there is none) itself, over at most 2,000 test inputs. `layers` has the noisiest
-    first.
+    that of the .tflite (.onnx where there is none) itself, over at most 2,000 test inputs. `layers` has the one
+    that does most damage first.
     """
 
     schema_version: Literal[1] = 1
@@ -329,20 +335,22 @@ class _Work:
         return verdict
 
     def layers(self, model: QuantizedModel) -> tuple[LayerReport, ...]:
-        """Where accuracy went, the noisiest layer first."""
+        """Where accuracy went, the most damaging layer first."""
         if SCHEMES[model.scheme].activation_bits is None:
             return ()
-        found = layer_noise(model.cpu(), self._sample(self.development.validation.inputs, _BATCH))
+        inputs = self._sample(self.development.validation.inputs, _LAYER_INPUTS)
+        found, damage = layer_noise(model.cpu(), inputs), layer_damage(model, inputs)
         return tuple(
             LayerReport(
                 layer=entry.layer.split(":", 1)[-1],
                 kind=entry.kind,
+                damage_nats=damage[entry.layer],
                 sqnr_db=entry.sqnr_db if np.isfinite(entry.sqnr_db) else None,
                 low=entry.low,
                 high=entry.high,
                 saturated=entry.saturated,
             )
-            for entry in sorted(found, key=lambda entry: entry.sqnr_db)
+            for entry in sorted(found, key=lambda entry: -damage[entry.layer])
         )
 
 

@@ -112,20 +112,24 @@ class QuantizedModel(nn.Module):
         return values
 
     @contextmanager
-    def unrounded(self) -> Iterator[None]:
-        """Within it the model computes in float with its present weights: the reference for quantization noise."""
-        layers = [self.layer(step) for step in self.steps]
-        before = [(layer.saturates, getattr(layer, "scheme", None)) for layer in layers]
-        grids, self._grid_of = self._grid_of, {}
-        for layer in layers:
-            layer.saturates = False
-            if isinstance(layer, WeightedLayer):
-                layer.scheme = SCHEMES["fp32"]
+    def unrounded(self, but: str | None = None) -> Iterator[None]:
+        """Within it the model computes in float with its present weights: the reference for quantization noise.
+
+        `but` is the output of one layer that still rounds: its weights, and what it gives.
+        """
+        layers = [(step.key, self.layer(step)) for step in self.steps]
+        before = [(layer.saturates, getattr(layer, "scheme", None)) for _, layer in layers]
+        grids, self._grid_of = self._grid_of, {key: grid for key, grid in self._grid_of.items() if key == but}
+        for key, layer in layers:
+            if key != but:
+                layer.saturates = False
+                if isinstance(layer, WeightedLayer):
+                    layer.scheme = SCHEMES["fp32"]
         try:
             yield
         finally:
             self._grid_of = grids
-            for layer, (saturates, scheme) in zip(layers, before, strict=True):
+            for (_, layer), (saturates, scheme) in zip(layers, before, strict=True):
                 layer.saturates = saturates
                 if isinstance(layer, WeightedLayer) and scheme is not None:
                     layer.scheme = scheme

@@ -62,6 +62,34 @@ def layer_noise(model: QuantizedModel, inputs: Tensor) -> list[LayerNoise]:
     return found
 
 
+@torch.no_grad()
+def layer_damage(model: QuantizedModel, inputs: Tensor) -> dict[str, float]:
+    """What each layer does to the outputs when it alone is rounded, by its name in `network()`, the worst first.
+
+    Args:
+        model: calibrated or trained, giving logits (N, classes).
+        inputs: (N, ...) float32.
+
+    Returns:
+        Kullback-Leibler divergence of the class probabilities from the unrounded model's, nats per input.
+
+    Raises:
+        BuildError: the model's ranges were never observed.
+    """
+    training = model.training
+    model.eval()
+    names = {layer.output: layer.name for layer in model.network().layers}
+    with model.unrounded():
+        expected = model(inputs).double().log_softmax(1)
+    found = {}
+    for step in model.steps:
+        with model.unrounded(but=step.key):
+            rounded = model(inputs).double().log_softmax(1)
+        found[names[step.key]] = max(float((expected.exp() * (expected - rounded)).sum(1).mean()), 0.0)
+    model.train(training)
+    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+
+
 def _decibels(signal: Tensor, noise: Tensor) -> float:
     if float(noise) == 0.0:
         return math.inf
