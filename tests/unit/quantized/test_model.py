@@ -139,16 +139,16 @@ def test_layer_noise_points_at_the_layer_that_is_hurt(image_student):
 def test_damage_points_at_the_layer_whose_rounding_does_it(image_student):
     model = quantize_model(image_student, batches(image_student)[0])
     model.calibrate(batches(image_student))
+    model.eval()
     inputs = batches(image_student, 1)[0]
     before = layer_damage(model, inputs)
     assert len(before) == len(model.network().layers)
-    # An untrained student's first layers hardly reach its logits.
     hurt = model.network().layers[-1].name
     with torch.no_grad():
         model.quantizers[hurt.split(":")[0]].scale.mul_(0.1)
         expected = model(inputs)
     after = layer_damage(model, inputs)
     assert list(after.values()) == sorted(after.values(), reverse=True)
-    assert after[hurt] > 2 * before[hurt]
+    assert after[hurt] > 10 * before[hurt]
     assert all(after[name] == before[name] for name in after if name != hurt)
     assert torch.equal(model(inputs), expected)
