@@ -21,7 +21,7 @@ from edgekd.errors import EXIT_MET, ConfigurationError
 from edgekd.load import load_profile, load_recipe
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.measuring import MeasuringOptions, plan_for
-from edgekd.pipeline.reporting import deployed_size, measured_report, write
+from edgekd.pipeline.reporting import deployed_size, measured_report, utc_text, write
 from edgekd.records import (
     Accuracy,
     Artifact,
@@ -34,7 +34,9 @@ from edgekd.records import (
     RuntimeName,
     Verdict,
 )
+from edgekd.records.board import KnownBoard
 from edgekd.store import RunDirectory, hash_file
+from edgekd.store.boards import remember_board
 
 DEFAULT_THREADS = 1
 """Threads where neither a profile nor the command line says."""
@@ -248,6 +250,11 @@ def _measured(
             if not matches_profile(facts, session, profile)[0]:
                 raise
             raise MemoryMissedError(str(error)) from error
+    if not session.is_local:
+        known = KnownBoard(
+            board=options.board, description=measurement.board, last_used_utc=utc_text(), last_command="deploy"
+        )
+        remember_board(known)
     return under_circumstances(measurement, prepared)
 
 
