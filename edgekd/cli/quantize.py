@@ -15,7 +15,7 @@ from edgekd.cli.audit import SchemeName
 from edgekd.cli.console import ConsoleProgress
 
 if TYPE_CHECKING:
-    from edgekd.pipeline.quantize import Quantized
+    from edgekd.pipeline.quantize_result import Quantized
 
 SHOWN_LAYERS = 5
 

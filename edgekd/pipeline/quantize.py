@@ -23,6 +23,7 @@ from edgekd.nn.quantized.post_training import ObserverChoice, PostTraining, post
 from edgekd.nn.quantized.scheme import SCHEMES
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.evaluation import PARITY_INPUTS, SHIPPED_INPUTS
+from edgekd.pipeline.quantize_result import LayerReport, Quantized, Step
 from edgekd.pipeline.stages import cpu_seconds
 from edgekd.pipeline.user_model import CalibrationData, as_images, load_calibration, load_user_model
 from edgekd.records import (
@@ -33,7 +34,6 @@ from edgekd.records import (
     Hinton,
     Parity,
     Quantization,
-    Record,
     Scheme,
     Training,
     Verdict,
@@ -66,60 +66,6 @@ class QuantizeOptions:
     epochs: int | None = None
     seed: int = 0
     device: str = "auto"
-
-
-class Step(Record):
-    """One way of getting to the numbers: shares of inputs it gets right, and what it cost."""
-
-    accuracy: float
-    validation_accuracy: float
-    seconds: float
-    cpu_seconds: float
-    detail: dict[str, Any] = {}
-
-
-class LayerReport(Record):
-    """What rounding does at a layer.
-
-    `damage_nats` is what it does to the class probabilities when it alone is rounded (Kullback-Leibler divergence).
-    `sqnr_db` is the signal over all rounding up to its output, None where nothing is lost; `saturated` is a share.
-    """
-
-    layer: str
-    kind: str
-    damage_nats: float
-    sqnr_db: float | None
-    low: float
-    high: float
-    saturated: float
-
-
-class Quantized(Record):
-    """What `edgekd quantize` did.
-
-    Accuracies are of torch models: `accuracy` on the test split, `validation_accuracy` on the one that decided.
-    `metric` says what they are: where the inputs had no labels, agreement with the float model. `file_accuracy` is
-    that of the .tflite (.onnx where there is none) itself, over at most 2,000 test inputs. `layers` has the one
-    that does most damage first.
-    """
-
-    schema_version: Literal[1] = 1
-    model: str
-    scheme: Scheme
-    out: str
-    metric: Literal["accuracy", "agreement with fp32"]
-    test_inputs: int
-    fp32: Step
-    ptq: Step
-    qat: Step | None
-    qat_reason: str
-    chosen: Literal["ptq", "qat"]
-    file_accuracy: float
-    artifacts: tuple[Artifact, ...]
-    parity: tuple[Parity, ...]
-    layers: tuple[LayerReport, ...]
-    verdict: Verdict | None = None
-    exit_code: int = EXIT_MET
 
 
 def quantize(

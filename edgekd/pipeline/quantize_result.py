@@ -1,0 +1,62 @@
+"""What `edgekd quantize` reports."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from edgekd.errors import EXIT_MET
+from edgekd.records import Artifact, Parity, Record, Scheme, Verdict
+
+
+class Step(Record):
+    """One way of getting to the numbers: shares of inputs it gets right, and what it cost."""
+
+    accuracy: float
+    validation_accuracy: float
+    seconds: float
+    cpu_seconds: float
+    detail: dict[str, Any] = {}
+
+
+class LayerReport(Record):
+    """What rounding does at a layer.
+
+    `damage_nats` is what it does to the class probabilities when it alone is rounded (Kullback-Leibler divergence).
+    `sqnr_db` is the signal over all rounding up to its output, None where nothing is lost; `saturated` is a share.
+    """
+
+    layer: str
+    kind: str
+    damage_nats: float
+    sqnr_db: float | None
+    low: float
+    high: float
+    saturated: float
+
+
+class Quantized(Record):
+    """What `edgekd quantize` did.
+
+    Accuracies are of torch models: `accuracy` on the test split, `validation_accuracy` on the one that decided.
+    `metric` says what they are: where the inputs had no labels, agreement with the float model. `file_accuracy` is
+    that of the .tflite (.onnx where there is none) itself, over at most 2,000 test inputs. `layers` has the one
+    that does most damage first.
+    """
+
+    schema_version: Literal[1] = 1
+    model: str
+    scheme: Scheme
+    out: str
+    metric: Literal["accuracy", "agreement with fp32"]
+    test_inputs: int
+    fp32: Step
+    ptq: Step
+    qat: Step | None
+    qat_reason: str
+    chosen: Literal["ptq", "qat"]
+    file_accuracy: float
+    artifacts: tuple[Artifact, ...]
+    parity: tuple[Parity, ...]
+    layers: tuple[LayerReport, ...]
+    verdict: Verdict | None = None
+    exit_code: int = EXIT_MET
