@@ -28,9 +28,8 @@ class ExitCodeGroup(TyperGroup):
             stderr.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
-            stderr.print(
-                "interrupted: what was finished is kept; `edgekd fit … --resume` goes on from there", soft_wrap=True
-            )
+            resume = "; `edgekd fit … --resume` goes on from there" if ctx.invoked_subcommand == "fit" else ""
+            stderr.print(f"interrupted: what was finished is kept{resume}", soft_wrap=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except (typer.Exit, typer.Abort, SystemExit):
             raise

@@ -17,7 +17,6 @@ def schema_command(
     """Print the JSON Schema of a record, for editors and for programs that read edgekd's files.
 
     Example:
-
         edgekd schema report > report.schema.json
     """
     from edgekd import records

@@ -190,8 +190,9 @@ def transfer_latency_model(
 ) -> LatencyModel:
     """Another board's model carried over with few measurements.
 
-    It gets a scale, and from eight measurements on an overhead and a cost per operator of its own. The half width is Student's t times the spread of the leave-one-out errors: with three measurements wide, with
-    ten near that of a full fit. The base's hull and widening stay.
+    It gets a scale, and from eight measurements on an overhead and a cost per operator of its own. The half width is
+    Student's t times the spread of the leave-one-out errors: with three measurements wide, with ten near that of a
+    full fit. The base's hull and widening stay.
 
     Args:
         base: the model of another board, runtime or session.
