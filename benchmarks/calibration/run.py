@@ -2,7 +2,8 @@
 
 30 students with random weights are measured and fitted by `edgekd calibrate`; 20 others, drawn from wider ranges
 (input sizes, widths, depths and expansions beyond those calibrated on; kernels as the spaces offer them), are then
-timed by the same interleaved rounds and predicted from the new profile. One row a seed is appended to rows.jsonl; a seed that is there is not run again.
+timed by the same interleaved rounds and predicted from the new profile. One row a seed is appended to rows.jsonl; a
+seed that is there is not run again.
 
     python benchmarks/calibration/run.py --seeds 1 --minutes 5
 """

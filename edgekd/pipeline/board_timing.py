@@ -11,6 +11,7 @@ from typing import Any
 from edgekd.board.agent_client import Agent, facts_line
 from edgekd.board.deploy import deploy_files
 from edgekd.board.facts import matches_profile, parse_facts, throttle_sample
+from edgekd.board.lock import BoardLock
 from edgekd.board.open import open_session
 from edgekd.board.provision import RuntimeEnvironment, provision
 from edgekd.board.session import Session
@@ -105,9 +106,8 @@ def timer_on(
         BoardError: unreachable, refused, or without what the runtime needs.
     """
     progress.stage("connect", address.board)
-    with open_session(
-        address.board, identity=address.identity, accept_new_host_key=address.accept_new_host_key
-    ) as session:
+    session = open_session(address.board, identity=address.identity, accept_new_host_key=address.accept_new_host_key)
+    with session, BoardLock(session, "edgekd calibrate or fit"):
         progress.stage("provision", f"{runtime} on {session.name}")
         environment = provision(session, runtime, progress.update)
         agent = Agent(session, environment.python, environment.site)
