@@ -35,6 +35,14 @@ def _boot_id() -> str:
     return (read_text(Path("/proc/sys/kernel/random/boot_id"), 64) or "").strip()
 
 
+def _is_guard(pid: int) -> bool:
+    """Whether that process is a living guard: one that was killed but not yet reaped has no command line."""
+    try:
+        return GUARD_OPTION.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def _write(path: Path, text: str) -> None:
     """Write a governor: directly, or with sudo where that asks no password."""
     try:
@@ -156,8 +164,7 @@ def restore_leftovers(sysfs: Path) -> None:
         return
     try:
         left = json.loads(text)
-        alive = Path(f"/proc/{int(left['guard'])}").exists()
-        if alive and left["boot_id"] == _boot_id():
+        if _is_guard(int(left["guard"])) and left["boot_id"] == _boot_id():
             return
         allowed = {str(path) for path in _governor_files(sysfs)}
         if left["boot_id"] == _boot_id():
