@@ -16,7 +16,7 @@ from edgekd.board.out_of_memory import OutOfMemoryError
 from edgekd.board.prepare import prepare, under_circumstances
 from edgekd.core.spread import evenly
 from edgekd.core.units import join_units
-from edgekd.core.verdicts import exit_code, judge, undecided
+from edgekd.core.verdicts import MEASURED_ONLY, exit_code, judge, undecided
 from edgekd.errors import EXIT_MET, ConfigurationError
 from edgekd.load import load_profile, load_recipe
 from edgekd.pipeline.console import Progress
@@ -180,7 +180,7 @@ def _judged(
                     accuracy=accuracy,
                     file_size_bytes=size_bytes,
                     profile_matches=unit.matches_profile == profile.name,
-                    basis_allowed=frozenset({"measured"}),
+                    basis_allowed=MEASURED_ONLY,
                 ),
             )
             for unit in units
@@ -270,7 +270,7 @@ def memory_missed(budget: Budget, accuracy: Accuracy, file_size_bytes: int | Non
         predicted={},
         accuracy=accuracy,
         file_size_bytes=file_size_bytes,
-        basis_allowed=frozenset({"measured"}),
+        basis_allowed=MEASURED_ONLY,
     )
     missed = {"outcome": "missed", "basis": "measured", "reason": f"it ran out of memory: {reason}"}
     return tuple(

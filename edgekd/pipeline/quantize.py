@@ -15,7 +15,7 @@ from edgekd.convert.inference import run_model
 from edgekd.convert.parity import LEAST_AGREEMENT, check_parity
 from edgekd.convert.students import FileKey, convert_student
 from edgekd.core.spread import evenly
-from edgekd.core.verdicts import exit_code, judge
+from edgekd.core.verdicts import MEASURED_ONLY, exit_code, judge
 from edgekd.errors import EXIT_MET
 from edgekd.nn.quantized.model import QuantizedModel, quantize_model
 from edgekd.nn.quantized.noise import layer_damage, layer_noise
@@ -276,7 +276,7 @@ class _Work:
             accuracy=accuracy,
             file_size_bytes=None,
             profile_matches=False,
-            basis_allowed=frozenset({"measured"}),
+            basis_allowed=MEASURED_ONLY,
         )
         return verdict
 
