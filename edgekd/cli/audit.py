@@ -14,7 +14,7 @@ from edgekd.errors import EXIT_MET, BuildError
 if TYPE_CHECKING:
     from edgekd.pipeline.audit import AuditedFile
 
-SchemeName = Literal["wi8_ai8", "wi8_ai8_symmetric", "wi8_ai16", "wi8", "fp16", "fp32"]
+SchemeName = Literal["wi8_ai8", "wi8_ai8_mixed", "wi8_ai8_symmetric", "wi8_ai16", "wi8", "fp16", "fp32"]
 _SOURCES = {
     "flag": "as --scheme says",
     "report": "as its run's report says",

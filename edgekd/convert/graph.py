@@ -73,9 +73,12 @@ class Graph:
 
 
 def claims(network: Network) -> dict[str, str]:
-    """What a file of `network` says of itself: its scheme, and how fine its weight scales are."""
-    per_channel = any(layer.weight_scale is not None for layer in network.layers)
-    return {"scheme": network.scheme, **({"weights": "per_channel"} if per_channel else {})}
+    """What a file of `network` says of itself: its scheme, how fine its weight scales are, what it keeps in float."""
+    said = {"scheme": str(network.scheme)}
+    if any(layer.weight_scale is not None for layer in network.layers):
+        said["weights"] = "per_channel"
+    kept = network.kept_in_float
+    return {**said, **({"kept_in_float": ", ".join(kept)} if kept else {})}
 
 
 def format_of(path: Path) -> Format:

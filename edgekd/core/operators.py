@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 OperatorKind = Literal["conv", "pointwise", "depthwise", "dense", "add", "pool", "other"]
-BYTES_PER_ELEMENT = {"fp32": 4, "fp16": 2, "wi8": 4, "wi8_ai16": 2, "wi8_ai8": 1, "wi8_ai8_symmetric": 1}
+BYTES_PER_ELEMENT = {
+    **{"fp32": 4, "fp16": 2, "wi8": 4, "wi8_ai16": 2},
+    **dict.fromkeys(("wi8_ai8", "wi8_ai8_mixed", "wi8_ai8_symmetric"), 1),
+}
 
 
 @dataclass(frozen=True, slots=True)

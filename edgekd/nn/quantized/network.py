@@ -14,6 +14,8 @@ Activation = Literal["none", "relu", "relu6", "relu1"]
 CEILINGS: dict[str, float] = {"relu6": 6.0, "relu1": 1.0}
 """Where an activation clips above; all but `none` clip below at 0."""
 Array = NDArray[Any]
+BORDERS = ("quantize", "dequantize")
+"""Kinds of layers that only move values between integers and floats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,28 @@ class Network:
             constant.size for layer in self.layers for constant in (layer.weight, layer.bias) if constant is not None
         )
 
+    @property
+    def kept_in_float(self) -> tuple[str, ...]:
+        """Names of the layers that compute in float in a network of integers; none where all of it is float."""
+        if not self.scheme.endswith("_mixed"):
+            return ()
+        return tuple(
+            layer.name
+            for layer in self.layers
+            if layer.kind not in BORDERS and self.tensors[layer.output].grid is None
+        )
+
     def until(self, tensor: str) -> Network:
         """The network cut off behind `tensor`, which becomes its output."""
         position = next(index for index, layer in enumerate(self.layers) if layer.output == tensor)
         return replace(self, layers=self.layers[: position + 1], output=tensor)
 
     def output_scale(self) -> float:
-        """Step of the output's grid, the LSB of parity figures; 1 where the output is float."""
-        grid = self.tensors[self.output].grid
+        """Step of the output's grid, the LSB of parity figures; 1 where the output is float.
+
+        An output that is only dequantized has the step of what it is made from.
+        """
+        source = next((layer for layer in self.layers if layer.output == self.output), None)
+        name = source.inputs[0] if source is not None and source.kind == "dequantize" else self.output
+        grid = self.tensors[name].grid
         return grid.scale if grid else 1.0

@@ -24,6 +24,8 @@ class SchemeSpec:
 
 SCHEMES: dict[Scheme, SchemeSpec] = {
     "wi8_ai8": SchemeSpec("int8", 8),
+    # Some layers in float between int8 ones: `QuantizedModel.keep_float` makes it of wi8_ai8.
+    "wi8_ai8_mixed": SchemeSpec("int8", 8),
     # TensorRT's explicit quantization wants zero point 0 and takes no quantized bias.
     "wi8_ai8_symmetric": SchemeSpec("int8", 8, symmetric=True, integer_bias=False),
     "wi8_ai16": SchemeSpec("int8", 16, symmetric=True),
