@@ -1,6 +1,6 @@
 """Predicts what an operator list costs beside its median latency: tail latency, peak memory, file size.
 
-All are priors with wide intervals, of confidence 0.9, until something is measured. Their anchors are in
+Tails, memory and file size are priors with wide intervals, until something is measured. Their anchors are in
 benchmarks/data: `host_litert_memory.csv` for memory; see each function for the rest.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edgekd.core.latency_model import predict
 from edgekd.core.operators import BYTES_PER_ELEMENT, OperatorList
+from edgekd.core.statistics import CONFIDENCE
 from edgekd.errors import ConfigurationError
 from edgekd.records import LATENCY_PERCENTILES, Budget, DeviceProfile, Estimate, Format, LatencyModel, RuntimeName
 
@@ -48,6 +49,9 @@ def predict_costs(
 ) -> dict[str, Estimate]:
     """Costs by the name of their budget constraint: p90 latency, memory, file size, and what else `budget` limits.
 
+    Latency intervals are stated at 95 %, the confidence budgets are judged at: widened only later, the upper end of a
+    smaller network could lie above that of a larger one.
+
     Latencies and fps are absent where the profile has no latency model of that runtime and scheme. Energy and power
     are always absent: nothing is known of them before measuring.
 
@@ -58,7 +62,7 @@ def predict_costs(
     costs: dict[str, Estimate] = {}
     model = latency_model_for(profile, scheme, runtime)
     if model is not None:
-        median = predict(model, operators)
+        median = predict(model, operators, CONFIDENCE)
         for name, percentile in LATENCY_PERCENTILES.items():
             if percentile == 90 or getattr(budget, name) is not None:
                 costs[name] = at_percentile(median, percentile)

@@ -2,8 +2,7 @@
 
 A latency model is additive: an overhead, and for each kind of operator a cost per million MACs (as they are, or as
 kernels pad them), per million bytes moved, per output position and per operator. All costs are non-negative, so more
-work never predicts less time. See `predict_features` for the interval and for how it widens outside what the model was
-fitted on.
+work never predicts less time. See `edgekd.core.latency_interval` for the interval.
 """
 
 from __future__ import annotations
@@ -11,12 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from edgekd.core.latency_interval import interval
 from edgekd.core.operators import Operator, OperatorList, features
 from edgekd.errors import ConfigurationError
 from edgekd.records import Estimate, LatencyModel
-
-UNSEEN_KIND_FOLDS = 2.0
-"""A kind of work that none of the fitted models held counts as this many e-folds outside the hull."""
 
 COST_OF = {
     "macs": "ms_per_mmac",
@@ -28,13 +25,13 @@ COST_OF = {
 """The field of `OperatorCost` that each cost feature's quantity is multiplied by."""
 
 
-def predict(model: LatencyModel, operators: OperatorList) -> Estimate:
-    """The median latency of one inference, in ms, with its interval.
+def predict(model: LatencyModel, operators: OperatorList, confidence: float | None = None) -> Estimate:
+    """The median latency of one inference, in ms, with its interval (of the model's own confidence by default).
 
     Raises:
         ConfigurationError: the model has no cost for a kind of operator in the list.
     """
-    return predict_features(model, cost_features(operators, model.scheme, model.tile))
+    return predict_features(model, cost_features(operators, model.scheme, model.tile), confidence)
 
 
 INNER_TILE = 8
@@ -65,19 +62,25 @@ def cost_features(operators: OperatorList, scheme: str, tile: int | None) -> dic
     return values
 
 
-def predict_features(model: LatencyModel, values: Mapping[str, float]) -> Estimate:
+def predict_features(model: LatencyModel, values: Mapping[str, float], confidence: float | None = None) -> Estimate:
     """The same from cost features by name (see `edgekd.core.operators.features`).
 
-    The interval is multiplicative: `value * exp(±half)`, `half = half_width + widening * folds_outside_hull`.
+    The interval is multiplicative: see `edgekd.core.latency_interval`. Its upper end never falls as work grows.
+
+    Args:
+        model: the fitted or carried-over model.
+        values: amounts by feature name.
+        confidence: of the interval; None takes the model's own. The widths scale as those of a normal distribution.
 
     Raises:
         ConfigurationError: the model has no cost for a kind of operator in `values`.
     """
-    value = model.overhead_ms + sum(amount * _price(model, name) for name, amount in values.items())
-    half = model.half_width + model.widening * folds_outside_hull(model, values)
-    low, high = value * math.exp(-half), value * math.exp(half)
+    prices = {name: _price(model, name) for name in values}
+    value = model.overhead_ms + sum(amount * prices[name] for name, amount in values.items())
+    wanted = model.confidence if confidence is None else confidence
+    low, high = interval(model, values, prices, value, wanted)
     source = f"latency model: {model.provenance}, {model.runtime_version}, {model.source}"
-    return Estimate(value=value, low=low, high=high, confidence=model.confidence, basis="predicted", source=source)
+    return Estimate(value=value, low=low, high=high, confidence=wanted, basis="predicted", source=source)
 
 
 def operator_latencies_ms(model: LatencyModel, operators: OperatorList) -> list[float]:
@@ -109,26 +112,3 @@ def _price(model: LatencyModel, feature: str) -> float:
             f"add it to [latency_models.costs] in the profile"
         )
     return float(getattr(cost, COST_OF[quantity]))
-
-
-def folds_outside_hull(model: LatencyModel, values: Mapping[str, float]) -> float:
-    """How far the features lie outside what the model was fitted on: the largest |ln(feature / nearest edge)|.
-
-    Work that is absent (a feature of 0) costs nothing and is never outside. Work of which the fitted models held
-    none (an upper edge of 0) counts as `UNSEEN_KIND_FOLDS`.
-    """
-    farthest = 0.0
-    for name, (low, high) in model.hull.items():
-        value = values.get(name, 0.0)
-        if value <= 0.0:
-            continue
-        if high <= 0.0:
-            outside = UNSEEN_KIND_FOLDS
-        elif value > high:
-            outside = math.log(value / high)
-        elif value < low:
-            outside = math.log(low / value)
-        else:
-            continue
-        farthest = max(farthest, outside)
-    return farthest

@@ -143,9 +143,9 @@ class LatencyModel(Record):
     """Predicts the latency of one inference from an operator list, in milliseconds.
 
     The prediction is `overhead_ms` plus the sum over operators of their kind's costs. The interval is
-    multiplicative: `[p / exp(half_width), p * exp(half_width)]` holds `confidence` of cases. Outside `hull`
+    multiplicative: `[p / exp(half_width), p * exp(half_width)]` holds `confidence` of cases. Above `hull`
     (the least and greatest value of each fitted feature) the half width grows by `widening` for every
-    e-fold beyond the nearest edge.
+    e-fold beyond the edge; below it twice as fast downwards, and upwards for two e-folds at most.
 
     `tile`: kernels compute so many output channels at once, and a part of a tile takes as long as a whole one; None
     where MACs are counted as they are. `held_out` is the fit's error table: what `held_out_mape_percent` and

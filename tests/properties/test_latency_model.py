@@ -17,7 +17,8 @@ from edgekd.core.latency_fit import (
     fit_latency_model,
     held_out_log_errors,
 )
-from edgekd.core.latency_model import UNSEEN_KIND_FOLDS, folds_outside_hull, predict, predict_features
+from edgekd.core.latency_interval import DOWNWARD, UNSEEN_KIND_FOLDS, UPWARD_FOLDS, folds_above_hull
+from edgekd.core.latency_model import predict, predict_features
 from edgekd.core.nonnegative import nonnegative_least_squares
 from edgekd.core.operators import Operator, OperatorList, features
 from edgekd.errors import ConfigurationError
@@ -56,7 +57,7 @@ def test_more_work_is_never_predicted_to_take_less_time(cost, row, data):
 
 
 @given(feature_rows, st.floats(1.0, 100.0), st.floats(0, 1))
-def test_the_interval_widens_by_the_stated_rule_outside_the_hull(row, times, widening):
+def test_the_interval_widens_by_the_stated_rule_above_the_hull(row, times, widening):
     inside = model(hull={name: (value, value) for name, value in row.items()}, widening=widening)
     outside = {name: value * times for name, value in row.items()}
     here, there = predict_features(inside, row), predict_features(inside, outside)
@@ -67,11 +68,60 @@ def test_the_interval_widens_by_the_stated_rule_outside_the_hull(row, times, wid
     assert math.isclose(there.high * there.low, there.value**2, rel_tol=1e-6)
 
 
+@given(st.floats(1.0, 1e6), st.floats(0, 1))
+def test_below_the_hull_it_widens_further_down_than_up(times, widening):
+    one = model(overhead_ms=0.0, hull={"macs.conv": (5.0, 5.0)}, widening=widening)
+    folds = math.log(times)
+    found = predict_features(one, {"macs.conv": 5.0 / times})
+    assert math.log(found.value / found.low) == pytest.approx(0.5 + DOWNWARD * widening * folds, rel=1e-6, abs=1e-9)
+    assert math.log(found.high / found.value) == pytest.approx(
+        0.5 + widening * min(folds, UPWARD_FOLDS), rel=1e-6, abs=1e-9
+    )
+
+
+edges = st.just(0.0) | st.floats(1e-6, 1e3)
+hulls = st.dictionaries(st.sampled_from(FEATURES), st.tuples(edges, edges).map(lambda ends: tuple(sorted(ends))))
+
+
+@settings(max_examples=300)
+@given(
+    st.fixed_dictionaries({kind: costs for kind in OPERATOR_KINDS}),
+    hulls,
+    st.dictionaries(st.sampled_from(FEATURES), st.floats(1e-9, 1e4)),
+    st.dictionaries(st.sampled_from(FEATURES), st.floats(0, 1e4), min_size=1),
+    st.floats(0, 1.5),
+    st.sampled_from([None, 0.95]),
+)
+def test_the_upper_end_never_falls_as_work_grows(cost, hull, row, more, widening, confidence):
+    one = model(cost, hull=hull, widening=widening)
+    grown = {name: row.get(name, 0.0) + more.get(name, 0.0) for name in row | more}
+    small, large = (predict_features(one, values, confidence) for values in (row, grown))
+    assert small.low <= small.value <= small.high * (1 + 1e-12)
+    assert small.high <= large.high * (1 + 1e-9)
+
+
+@given(hulls, st.dictionaries(st.sampled_from(FEATURES), st.floats(1e-6, 1e4), min_size=1), st.floats(0, 0.9))
+def test_the_upper_end_is_the_least_of_all_larger_networks(hull, row, widening):
+    """The closed form against a search over how far the low features are raised."""
+    one = model(hull=hull, widening=widening)
+    above = folds_above_hull(one, row)
+
+    def raised(folds: float) -> float:
+        lifted = {name: max(value, hull.get(name, (0, 0))[0] * math.exp(-folds)) for name, value in row.items()}
+        there = predict_features(one, lifted).value
+        return there * math.exp(0.5 + widening * max(above, min(folds, UPWARD_FOLDS)))
+
+    found = predict_features(one, row).high
+    least = min(raised(above + 12 * step / 400) for step in range(401))
+    assert found <= least * (1 + 1e-9)
+    assert found >= least * (1 - 0.03 * 1.5)
+
+
 def test_work_of_a_kind_never_seen_widens_and_absent_work_does_not():
     seen = model(hull={"macs.conv": (1.0, 2.0), "macs.dense": (0.0, 0.0)})
-    assert folds_outside_hull(seen, {"macs.conv": 1.5}) == 0
-    assert folds_outside_hull(seen, {"macs.conv": 1.5, "macs.dense": 0.1}) == UNSEEN_KIND_FOLDS
-    assert folds_outside_hull(seen, {"macs.dense": 0.0}) == 0
+    assert folds_above_hull(seen, {"macs.conv": 1.5}) == 0
+    assert folds_above_hull(seen, {"macs.conv": 1.5, "macs.dense": 0.1}) == UNSEEN_KIND_FOLDS
+    assert folds_above_hull(seen, {"macs.dense": 0.0}) == 0
 
 
 def test_a_kind_without_a_cost_is_an_error_and_not_free():

@@ -3,7 +3,7 @@ import pytest
 from edgekd.core.propose import RUNG_RATIO, excess, propose
 from edgekd.core.spaces import SPACES
 from edgekd.errors import ConfigurationError, InfeasibleBudgetError
-from edgekd.load import load_profile
+from edgekd.load import load_profile, shipped_profiles
 from edgekd.records import Budget
 
 SPACE, NATIVE = SPACES["ds-cnn"], (6, 1, 128)
@@ -35,6 +35,20 @@ def test_a_looser_budget_never_proposes_fewer():
     tight = {candidate.label for candidate in proposal(Budget(latency_p90_ms=1.0)).feasible}
     loose = {candidate.label for candidate in proposal(Budget(latency_p90_ms=1.5)).feasible}
     assert tight < loose
+
+
+def test_the_smallest_student_has_the_lowest_upper_end_on_every_shipped_profile():
+    for path in shipped_profiles():
+        device = load_profile(path)
+        found = proposal(Budget(latency_p90_ms=1e3), profile=str(path)).feasible
+        ends = [candidate.predicted["latency_p90_ms"].high for candidate in found]
+        assert ends[0] == min(ends), device.name
+
+
+def test_a_budget_well_above_the_prediction_of_a_tiny_student_is_feasible_on_a_carried_over_profile():
+    smallest = proposal(Budget(latency_p90_ms=0.5)).feasible[0].predicted["latency_p90_ms"]
+    assert smallest.value < 0.5 / 5
+    assert smallest.high <= 0.5
 
 
 def test_it_is_deterministic():
