@@ -1,9 +1,9 @@
 r"""How wrong are predictions of networks smaller than all that were measured, and on which side?
 
 Each table's rows are put in order of their MACs; the larger 70, 50 and 30 % are fitted by the additive fit that
-profiles keep, and the smaller ones that lie below its hull predicted. Printed: how far below they lie, how often the truth lay
-under the upper end and over the lower end of the stated 90 % interval, and within both; for comparison the same with
-`widening` both ways for every e-fold, the rule before.
+profiles keep, and the smaller ones that lie below its hull predicted. Printed: how far below they lie, how often the
+truth lay under the upper end and over the lower end of the stated 90 % interval, and within both; for comparison the
+same with `widening` both ways for every e-fold, the rule before.
 
     python benchmarks/latency_model/below_hull.py benchmarks/data/mlperf_v2.0_rpi3_tflite_ruy.csv
 """

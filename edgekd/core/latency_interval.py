@@ -25,7 +25,7 @@ UNSEEN_KIND_FOLDS = 2.0
 """A kind of work that none of the fitted models held counts as this many e-folds outside the hull."""
 
 UPWARD_FOLDS, DOWNWARD = 2.0, 2.0
-"""Below the hull: the e-folds after which the upper end widens no more; how many times `widening` the lower end does."""
+"""Below the hull: e-folds after which the upper end widens no more; how many times `widening` the lower end does."""
 
 Amounts = Mapping[str, float]
 
