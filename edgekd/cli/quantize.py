@@ -47,7 +47,7 @@ def quantize_command(
     ] = "auto",
     accuracy_drop_max: Annotated[
         float | None,
-        typer.Option(help="Most accuracy lost to fp32, a fraction; judged where given. QAT starts beyond it, or 0.01."),
+        typer.Option(help="Most accuracy lost to fp32, a fraction; judged if given. QAT starts beyond it, or 0.005."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of QAT. Default: 6.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of QAT.")] = 0,

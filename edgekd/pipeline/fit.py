@@ -12,22 +12,21 @@ from torch import Tensor, nn
 
 from edgekd.core.architecture import Architecture, operator_list
 from edgekd.load import dump_toml
-from edgekd.nn.quantized.model import QuantizedModel, quantize_model
 from edgekd.nn.students import Student, example_input
 from edgekd.pipeline.board_timing import BoardAddress
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.evaluation import build_files, evaluate, write_test_inputs
 from edgekd.pipeline.prepare import Prepared, architecture_of, load, prepare
+from edgekd.pipeline.quantizing import Allowance, FloatModel, Rounded, quantize_float
 from edgekd.pipeline.reporting import fit_report, write
 from edgekd.pipeline.search import Selected, Selection
 from edgekd.pipeline.settings import Settings
-from edgekd.pipeline.stages import StageRunner, TrainedModel
+from edgekd.pipeline.stages import Made, StageRunner, TrainedModel
 from edgekd.records import Candidate, Objective, Report, Training
 from edgekd.store import RunDirectory
 from edgekd.tasks import Task
-from edgekd.train.distill import HARD_ONLY, teacher_pass, train_model, train_quantized
+from edgekd.train.distill import HARD_ONLY, teacher_pass, train_model
 from edgekd.train.examples import correct, examples_of, logits_of, resolve_device, threads_for
-from edgekd.train.loop import Trained
 
 logger = logging.getLogger(__name__)
 
@@ -130,9 +129,9 @@ class _Fit:
         selected = self._selected(teacher_logits, teacher_model)
         candidate, student, student_model = selected.candidate, selected.student, selected.record
         ablations = self._ablations(candidate, teacher_logits, teacher_model, student_model.steps)
-        quantized, quantized_model = self._quantized(student, teacher_logits, student_model)
-        weights = {"student": student_model.weights_sha256, "quantized": quantized_model.weights_sha256}
-        built = build_files(self.run, self.stages, student, quantized, weights, self.data.validation)
+        rounded = self._quantized(student, student_model)
+        weights = {"student": student_model.weights_sha256, "quantized": rounded.record.weights_sha256}
+        built = build_files(self.run, self.stages, student, rounded.model, weights, self.data.validation)
         shape = student.architecture.input_shape
         scratch = ablations.get("scratch")
         others = {"teacher": teacher_model.weights_sha256, "scratch": scratch[1].weights_sha256 if scratch else ""}
@@ -167,11 +166,11 @@ class _Fit:
         schedule = self.recipe.teacher
         self.progress.stage("teacher", "trained on the labels" if schedule else "brought trained by the task")
 
-        def train(model: nn.Module) -> Trained | None:
+        def train(model: nn.Module) -> Made:
             if schedule is None:
-                return None
-            return train_model(
-                model, self.data, self.task.input_shape, HARD_ONLY, schedule, title="teacher", **self.how
+                return Made()
+            return Made(
+                train_model(model, self.data, self.task.input_shape, HARD_ONLY, schedule, title="teacher", **self.how)
             )
 
         return self.stages.model("teacher", {"schedule": schedule}, self.task.teacher.build, train)
@@ -199,9 +198,9 @@ class _Fit:
             "exact_steps": exact_steps,
         }
 
-        def train(model: nn.Module) -> Trained:
+        def train(model: nn.Module) -> Made:
             with threads_for(candidate.macs):
-                return train_model(
+                trained = train_model(
                     model,
                     self.data,
                     architecture.input_shape,
@@ -212,6 +211,7 @@ class _Fit:
                     exact_steps=exact_steps,
                     **self.how,
                 )
+            return Made(trained)
 
         return self.stages.model(name, inputs, lambda: Student(architecture), train)
 
@@ -252,22 +252,24 @@ class _Fit:
             models[name] = self._distilled(name, candidate, teacher_logits, teacher, objectives, steps)
         return models
 
-    def _quantized(
-        self, student: Student, teacher_logits: Tensor, record: TrainedModel
-    ) -> tuple[QuantizedModel, TrainedModel]:
-        recipe, objectives = self.recipe.quantize, self.recipe.distill.objectives
-        self.progress.stage("quantize", f"{recipe.scheme}, {recipe.training.epochs} epochs of QAT")
-        shape = student.architecture.input_shape
-
-        def train(model: QuantizedModel) -> Trained:
-            with threads_for(operator_list(student.architecture).macs):
-                return train_quantized(
-                    model, self.data, shape, objectives, recipe, teacher_logits=teacher_logits, **self.how
-                )
-
-        return self.stages.model(
-            "quantized",
-            {"quantize": recipe, "objectives": objectives, "student": record.weights_sha256},
-            lambda: quantize_model(student, example_input(student.architecture), recipe.scheme),
-            train,
+    def _quantized(self, student: Student, record: TrainedModel) -> Rounded:
+        """Calibration, and training with rounding where it is wanted; the better is kept."""
+        shape, recipe = student.architecture.input_shape, self.recipe.quantize
+        model = FloatModel(
+            module=student,
+            images=student,
+            example=example_input(student.architecture),
+            data=self.data,
+            shape=shape,
+            scheme=recipe.scheme,
+            labelled=True,
+            seed=self.recipe.seed,
+            device=self.device,
         )
+        with threads_for(operator_list(student.architecture).macs):
+            return quantize_float(
+                model, self.stages, {"student": record.weights_sha256}, recipe.qat, self._allowance(), recipe
+            )
+
+    def _allowance(self) -> Allowance | None:
+        return None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd.convert.inference import run_model
 from edgekd.convert.parity import LEAST_AGREEMENT, check_parity
@@ -18,46 +16,35 @@ from edgekd.core.spread import evenly
 from edgekd.core.verdicts import MEASURED_ONLY, exit_code, judge
 from edgekd.errors import EXIT_MET
 from edgekd.nn.quantized.model import QuantizedModel, quantize_model
-from edgekd.nn.quantized.noise import layer_damage, layer_noise
-from edgekd.nn.quantized.post_training import ObserverChoice, PostTraining, post_training_quantize
-from edgekd.nn.quantized.scheme import SCHEMES
+from edgekd.nn.quantized.post_training import ObserverChoice
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.evaluation import PARITY_INPUTS, SHIPPED_INPUTS
-from edgekd.pipeline.quantize_result import LayerReport, Quantized, Step
-from edgekd.pipeline.stages import cpu_seconds
+from edgekd.pipeline.quantize_result import Quantized, Step
+from edgekd.pipeline.quantizing import Allowance, FloatModel, Rounded, quantize_float
+from edgekd.pipeline.stages import Unkept
 from edgekd.pipeline.user_model import CalibrationData, as_images, load_calibration, load_user_model
 from edgekd.records import (
     Accuracy,
     Artifact,
     Budget,
-    Hard,
-    Hinton,
     Parity,
+    Qat,
     Quantization,
+    QuantizationStep,
     Scheme,
-    Training,
     Verdict,
 )
 from edgekd.store import write_text
 from edgekd.store.places import require_free
 from edgekd.tasks import Development, Split
-from edgekd.train.distill import train_model
-from edgekd.train.examples import correct, examples_of, logits_of, resolve_device
+from edgekd.train.examples import logits_of, resolve_device
 
-Qat = Literal["auto", "always", "never"]
-DEFAULT_DROP = 0.01
-"""Accuracy that calibration alone may lose on the validation split before `--qat auto` trains."""
-CALIBRATION_INPUTS = 1024
-DECIDING_INPUTS = 1024
-_BATCH = 64
-_LAYER_INPUTS = 256
-_TRAINABLE: tuple[Scheme, ...] = ("wi8_ai8", "wi8_ai8_symmetric", "wi8_ai16", "wi8")
 RESULT_FILE = "quantize.json"
 
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """What the command line says. `accuracy_drop_max` None: nothing is judged, and QAT starts beyond 0.01."""
+    """What the command line says. `accuracy_drop_max` None: nothing is judged, and QAT starts beyond 0.005."""
 
     scheme: Scheme = "wi8_ai8"
     qat: Qat = "auto"
@@ -93,16 +80,12 @@ def quantize(
     data = load_calibration(calibration, model)
     work = _Work(model, data, options, progress)
     # What has no form is refused before anything takes time.
-    quantize_model(model, work.example, options.scheme)
-    fp32 = work.float_step()
-    found, ptq = work.calibrated()
-    trained, qat, reason = work.trained(found, fp32, ptq)
-    better = trained is not None and qat is not None and qat.validation_accuracy > ptq.validation_accuracy
-    chosen: Literal["ptq", "qat"] = "qat" if better else "ptq"
-    final = trained if trained is not None and better else found.model
+    quantize_model(model, work.float.example, options.scheme)
+    rounded = work.rounded()
+    final, report = rounded.model, rounded.report
     progress.stage("convert", options.scheme)
     out.mkdir(parents=True, exist_ok=True)
-    artifacts = convert_student(model, final, work.example, out, _names(options.scheme))
+    artifacts = convert_student(model, final, work.float.example, out, _names(options.scheme))
     progress.stage("parity", "the files against the fake-quantized module")
     agreement = work.parity(final, out, artifacts)
     right = work.file_correct(out, artifacts)
@@ -113,15 +96,15 @@ def quantize(
         out=str(out),
         metric="accuracy" if data.labelled else "agreement with fp32",
         test_inputs=len(data.test),
-        fp32=fp32,
-        ptq=ptq,
-        qat=qat,
-        qat_reason=reason,
-        chosen=chosen,
+        fp32=work.with_test(report.fp32, rounded.steps["fp32"]),
+        ptq=work.with_test(report.ptq, rounded.steps["ptq"]),
+        qat=None if report.qat is None else work.with_test(report.qat, rounded.steps["qat"]),
+        qat_reason=report.qat_reason,
+        chosen=report.chosen,
         file_accuracy=float(np.mean(right)),
         artifacts=tuple(artifacts),
         parity=agreement,
-        layers=work.layers(final),
+        layers=tuple(sorted(report.layers, key=lambda layer: -layer.damage_nats)),
         verdict=verdict,
         exit_code=EXIT_MET if verdict is None else exit_code([verdict]),
     )
@@ -133,109 +116,39 @@ class _Work:
     """One quantization: what its steps share."""
 
     def __init__(self, model: nn.Module, data: CalibrationData, options: QuantizeOptions, progress: Progress) -> None:
-        self.user, self.options, self.progress = model, options, progress
-        self.device = resolve_device(options.device)
-        self.float_model = as_images(model, data.development.train.inputs)
-        self.development, self.test = data.development, data.test
-        self.labelled = data.labelled
+        self.options, self.progress, self.test = options, progress, data.test
+        images, development = as_images(model, data.development.train.inputs), data.development
         if not data.labelled:
-            self._answer_by_float_model()
-        shape = data.development.train.inputs.shape[1:]
-        self.shape = (int(shape[0]), int(shape[1]), int(shape[2]))
-        example = torch.from_numpy(data.development.train.inputs[:1])
-        self.example: Tensor = example if self.float_model is model else example.squeeze(2)
-
-    def _answer_by_float_model(self) -> None:
-        def answered(split: Split) -> Split:
-            inputs = torch.from_numpy(np.ascontiguousarray(split.inputs))
-            labels = logits_of(self.float_model, inputs, torch.device("cpu")).argmax(1).numpy()
-            return Split(split.inputs, labels)
-
-        self.development = Development(answered(self.development.train), answered(self.development.validation))
-        self.test = answered(self.test)
-
-    def float_step(self) -> Step:
-        """What the module gets right as it is."""
-        self.progress.stage("fp32", f"{len(self.test)} test inputs")
-        return self._step(self.float_model, {})
-
-    def calibrated(self) -> tuple[PostTraining, Step]:
-        """Post-training quantization."""
-        self.progress.stage("ptq", f"{self.options.scheme}, {self.options.observer} observer")
-        started = time.perf_counter(), cpu_seconds()
-        train, validation = self.development.train.inputs, self.development.validation.inputs
-        batches = torch.split(self._sample(train, CALIBRATION_INPUTS), _BATCH)
-        found = post_training_quantize(
-            self.user, self.options.scheme, batches, self._sample(validation, DECIDING_INPUTS), self.options.observer
-        )
-        detail = {
-            "observer": found.observer,
-            "equalized": found.equalized,
-            "bias_corrected": found.bias_corrected,
-            "divergence_nats": found.divergence,
-        }
-        return found, self._step(found.model, detail, started)
-
-    def _sample(self, inputs: np.ndarray, most: int) -> Tensor:
-        rows = np.ascontiguousarray(inputs[evenly(len(inputs), most)])
-        values = torch.from_numpy(rows)
-        return values if self.example.dim() == 4 else values.squeeze(2)
-
-    def trained(self, found: PostTraining, fp32: Step, ptq: Step) -> tuple[QuantizedModel | None, Step | None, str]:
-        """Quantization-aware training where it is wanted, distilling from the float module."""
-        limit = self.options.accuracy_drop_max if self.options.accuracy_drop_max is not None else DEFAULT_DROP
-        drop = fp32.validation_accuracy - ptq.validation_accuracy
-        lost = f"PTQ loses {drop:.4f} on the validation split, the most allowed is {limit:g}"
-        if self.options.qat == "never" or (self.options.qat == "auto" and drop <= limit):
-            return None, None, f"not trained: {'--qat never' if self.options.qat == 'never' else lost}"
-        if self.options.scheme not in _TRAINABLE:
-            return None, None, f"not trained: {self.options.scheme} rounds too little to train for"
-        reason = "trained: " + ("--qat always" if self.options.qat == "always" else lost)
-        self.progress.stage("qat", reason)
-        started = time.perf_counter(), cpu_seconds()
-        model = quantize_model(self.user, self.example, self.options.scheme)
-        model.load_state_dict(found.model.state_dict())
-        recipe, schedule = Quantization(), self._schedule()
-        train = self.development.train
-        teacher = logits_of(self.float_model, examples_of(train, self.shape).inputs, self.device)
-        result = train_model(
-            model,
-            self.development,
-            self.shape,
-            (Hard(weight=0.3), Hinton(weight=0.7, temperature=3.0)) if self.labelled else (Hinton(weight=1.0),),
-            schedule,
-            seed=self.options.seed,
-            device=self.device,
-            title="QAT",
-            on_progress=self.progress.update,
-            teacher_logits=teacher,
-            before_step=lambda step, planned: model.observe(step < recipe.freeze_fraction * planned),
-            may_keep_start=True,
-        )
-        model.freeze()
-        model.cpu().eval()
-        detail = {"epochs": result.epochs, "steps": result.steps, "best_epoch": result.best_epoch + 1}
-        return model, self._step(model, detail, started), reason
-
-    def _schedule(self) -> Training:
-        schedule = Quantization().training
-        epochs = self.options.epochs
-        return schedule if epochs is None else schedule.model_copy(update={"epochs": epochs, "patience": epochs})
-
-    def _step(self, model: nn.Module, detail: dict[str, Any], started: tuple[float, float] | None = None) -> Step:
-        wall, cpu = started or (time.perf_counter(), cpu_seconds())
-        seconds, used = time.perf_counter() - wall, cpu_seconds() - cpu
-        return Step(
-            accuracy=float(np.mean(self._right(model, self.test))),
-            validation_accuracy=float(np.mean(self._right(model, self.development.validation))),
-            seconds=seconds if started else 0.0,
-            cpu_seconds=used if started else 0.0,
-            detail=detail,
+            train, validation, self.test = (
+                _answered_by(images, split) for split in (development.train, development.validation, data.test)
+            )
+            development = Development(train, validation)
+        channels, height, width = development.train.inputs.shape[1:]
+        example = torch.from_numpy(development.train.inputs[:1])
+        self.float = FloatModel(
+            module=model,
+            images=images,
+            example=example if images is model else example.squeeze(2),
+            data=development,
+            shape=(int(channels), int(height), int(width)),
+            scheme=options.scheme,
+            labelled=data.labelled,
+            seed=options.seed,
+            device=resolve_device(options.device),
         )
 
-    def _right(self, model: nn.Module, split: Split) -> np.ndarray:
-        examples = examples_of(split, self.shape)
-        return correct(logits_of(model.to(self.device), examples.inputs, self.device), examples.labels).numpy()
+    def rounded(self) -> Rounded:
+        """Calibration, and training where it is wanted."""
+        limit, epochs, recipe = self.options.accuracy_drop_max, self.options.epochs, Quantization()
+        if epochs is not None:
+            recipe = Quantization(training=recipe.training.model_copy(update={"epochs": epochs, "patience": epochs}))
+        allowed = None if limit is None else Allowance(None, limit, source="--accuracy-drop-max")
+        keeper = Unkept(self.progress, self.options.seed)
+        return quantize_float(self.float, keeper, {}, self.options.qat, allowed, recipe, self.options.observer)
+
+    def with_test(self, step: QuantizationStep, model: nn.Module) -> Step:
+        """A step with what it gets right of the test split, which nothing has read before."""
+        return Step(accuracy=float(np.mean(self.float.right(model, self.test))), **dict(step))
 
     def parity(self, model: QuantizedModel, out: Path, artifacts: list[Artifact]) -> tuple[Parity, ...]:
         """The gated rungs of `wi8_ai8`; other schemes promise no such agreement."""
@@ -243,7 +156,7 @@ class _Work:
         if model.scheme != "wi8_ai8":
             self.progress.update(f"{model.scheme} promises no agreement of {LEAST_AGREEMENT:.0%}: not compared")
             return ()
-        inputs = self.development.validation.inputs
+        inputs = self.float.data.validation.inputs
         return check_parity(model.cpu(), paths["tflite"], paths["onnx"], inputs[evenly(len(inputs), PARITY_INPUTS)])
 
     def _test_rows(self) -> list[int]:
@@ -261,7 +174,7 @@ class _Work:
         """Whether the file loses no more than was allowed, on the test split; None where nothing was asked."""
         if self.options.accuracy_drop_max is None:
             return None
-        float_right = self._right(self.float_model, self.test)[self._test_rows()]
+        float_right = self.float.right(self.float.images, self.test)[self._test_rows()]
         accuracy = Accuracy(
             teacher=float(np.mean(float_right)),
             student_int8=float(np.mean(right)),
@@ -280,24 +193,10 @@ class _Work:
         )
         return verdict
 
-    def layers(self, model: QuantizedModel) -> tuple[LayerReport, ...]:
-        """Where accuracy went, the most damaging layer first."""
-        if SCHEMES[model.scheme].activation_bits is None:
-            return ()
-        inputs = self._sample(self.development.validation.inputs, _LAYER_INPUTS)
-        found, damage = layer_noise(model.cpu(), inputs), layer_damage(model, inputs)
-        return tuple(
-            LayerReport(
-                layer=entry.layer.split(":", 1)[-1],
-                kind=entry.kind,
-                damage_nats=damage[entry.layer],
-                sqnr_db=entry.sqnr_db if np.isfinite(entry.sqnr_db) else None,
-                low=entry.low,
-                high=entry.high,
-                saturated=entry.saturated,
-            )
-            for entry in sorted(found, key=lambda entry: -damage[entry.layer])
-        )
+
+def _answered_by(model: nn.Module, split: Split) -> Split:
+    inputs = torch.from_numpy(np.ascontiguousarray(split.inputs))
+    return Split(split.inputs, logits_of(model, inputs, torch.device("cpu")).argmax(1).numpy())
 
 
 def _names(scheme: Scheme) -> dict[FileKey, str]:

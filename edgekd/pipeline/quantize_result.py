@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from edgekd.errors import EXIT_MET
-from edgekd.records import Artifact, Parity, Record, Scheme, Verdict
+from edgekd.records import Artifact, LayerReport, Parity, QuantizationStep, Record, Scheme, Verdict
 
 
-class Step(Record):
-    """One way of getting to the numbers: shares of inputs it gets right, and what it cost."""
+class Step(QuantizationStep):
+    """The same with the share of the test split it gets right."""
 
     accuracy: float
-    validation_accuracy: float
-    seconds: float
-    cpu_seconds: float
-    detail: dict[str, Any] = {}
-
-
-class LayerReport(Record):
-    """What rounding does at a layer.
-
-    `damage_nats` is what it does to the class probabilities when it alone is rounded (Kullback-Leibler divergence).
-    `sqnr_db` is the signal over all rounding up to its output, None where nothing is lost; `saturated` is a share.
-    """
-
-    layer: str
-    kind: str
-    damage_nats: float
-    sqnr_db: float | None
-    low: float
-    high: float
-    saturated: float
 
 
 class Quantized(Record):

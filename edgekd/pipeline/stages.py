@@ -5,7 +5,8 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import torch
 from pydantic import BaseModel
@@ -23,7 +24,11 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class TrainedModel(Record):
-    """A trained model's weights, and how the training went. The accuracy is None for a model brought trained."""
+    """A trained model's weights, and how the training went. The accuracy is None for a model brought trained.
+
+    `steps` are its own, `total_steps` those of everything that was trained on the way to it; `detail` is what else is
+    to be known of it.
+    """
 
     weights_sha256: str
     parameters: int
@@ -33,6 +38,37 @@ class TrainedModel(Record):
     steps: int
     wall_s: float
     cpu_s: float
+    total_steps: int = 0
+    detail: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a model was made: its training where there was one, its validation accuracy where that is known, the rest."""
+
+    trained: Trained | None = None
+    validation_accuracy: float | None = None
+    total_steps: int | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Keeper(Protocol):
+    """Gives models: trains them, or takes them from where it keeps what was trained before."""
+
+    progress: Progress
+
+    def model(
+        self, name: str, inputs: Mapping[str, Any], build: Callable[[], M], make: Callable[[M], Made]
+    ) -> tuple[M, TrainedModel]:
+        """A trained model and its record.
+
+        Args:
+            name: of the stage.
+            inputs: what else the weights depend on.
+            build: gives the model as it is before training.
+            make: trains it in place.
+        """
+        ...
 
 
 def cpu_seconds() -> float:
@@ -71,52 +107,24 @@ class StageRunner:
                 self.costs[index] = stage.model_copy(update={"detail": {**stage.detail, **detail}})
 
     def model(
-        self,
-        name: str,
-        inputs: Mapping[str, Any],
-        build: Callable[[], M],
-        train: Callable[[M], Trained | None],
+        self, name: str, inputs: Mapping[str, Any], build: Callable[[], M], make: Callable[[M], Made]
     ) -> tuple[M, TrainedModel]:
-        """A trained model and its record: from the run where it was trained before with the same inputs.
-
-        Args:
-            name: of the stage.
-            inputs: what else the weights depend on.
-            build: gives the model as it is before training.
-            train: trains it in place; None for a model that `build` gives trained already.
-        """
+        """As `Keeper` says: from the run where it was trained before with the same inputs."""
         torch.manual_seed(self.seed)
         model = build()
         record = self.cached(name, inputs, TrainedModel)
         if record is None:
-            record = self._train(name, inputs, model, train)
+            record = made_record(model, make)
+            path = self.run.checkpoint(name)
+            with self.run.writing(path) as temporary:
+                torch.save(model.state_dict(), temporary)
+            record = record.model_copy(update={"weights_sha256": hash_file(path)})
+            self.run.finish(name, self.hash(inputs), record, [path])
         else:
             self._restore(name, model)
         detail = record.model_dump(include={"validation_accuracy", "epochs", "steps", "parameters"})
-        self.note(name, detail, record.wall_s, record.cpu_s)
+        self.note(name, {**detail, **record.detail}, record.wall_s, record.cpu_s)
         return model, record
-
-    def _train(
-        self, name: str, inputs: Mapping[str, Any], model: M, train: Callable[[M], Trained | None]
-    ) -> TrainedModel:
-        started, cpu = time.perf_counter(), cpu_seconds()
-        trained = train(model)
-        model.cpu().eval()
-        path = self.run.checkpoint(name)
-        with self.run.writing(path) as temporary:
-            torch.save(model.state_dict(), temporary)
-        record = TrainedModel(
-            weights_sha256=hash_file(path),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            validation_accuracy=trained.validation_accuracy if trained else None,
-            best_epoch=trained.best_epoch + 1 if trained else 0,
-            epochs=trained.epochs if trained else 0,
-            steps=trained.steps if trained else 0,
-            wall_s=time.perf_counter() - started,
-            cpu_s=cpu_seconds() - cpu,
-        )
-        self.run.finish(name, self.hash(inputs), record, [path])
-        return record
 
     def _restore(self, name: str, model: nn.Module) -> None:
         path = self.run.checkpoint(name)
@@ -126,3 +134,40 @@ class StageRunner:
         except RuntimeError as error:
             raise BuildError(f"{path} does not fit the {name} it should be: {error}") from error
         model.eval()
+
+
+class Unkept:
+    """Trains what it is asked for and keeps nothing."""
+
+    def __init__(self, progress: Progress, seed: int) -> None:
+        self.progress, self.seed = progress, seed
+
+    def model(
+        self, name: str, inputs: Mapping[str, Any], build: Callable[[], M], make: Callable[[M], Made]
+    ) -> tuple[M, TrainedModel]:
+        """As `Keeper` says."""
+        torch.manual_seed(self.seed)
+        model = build()
+        return model, made_record(model, make)
+
+
+def made_record(model: M, make: Callable[[M], Made]) -> TrainedModel:
+    """Make a model, leave it on the CPU in evaluation mode, and say how it went; its weights are not hashed."""
+    started, cpu = time.perf_counter(), cpu_seconds()
+    made = make(model)
+    model.cpu().eval()
+    trained = made.trained
+    accuracy = trained.validation_accuracy if trained and made.validation_accuracy is None else made.validation_accuracy
+    steps = trained.steps if trained else 0
+    return TrainedModel(
+        weights_sha256="",
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        validation_accuracy=accuracy,
+        best_epoch=trained.best_epoch + 1 if trained else 0,
+        epochs=trained.epochs if trained else 0,
+        steps=steps,
+        wall_s=time.perf_counter() - started,
+        cpu_s=cpu_seconds() - cpu,
+        total_steps=steps if made.total_steps is None else made.total_steps,
+        detail=dict(made.detail),
+    )

@@ -46,6 +46,7 @@ from edgekd.records.profile import (
 )
 from edgekd.records.recipe import (
     Distillation,
+    Qat,
     Quantization,
     Recipe,
     StudentChoice,
@@ -67,6 +68,7 @@ from edgekd.records.regimes import (
     SemiSupervised,
 )
 from edgekd.records.report import Accuracy, Report, Stage
+from edgekd.records.report_quantization import LayerReport, QuantizationReport, QuantizationStep
 from edgekd.records.verdict import Outcome, Verdict
 
 __all__ = [
@@ -100,6 +102,7 @@ __all__ = [
     "HeldOut",
     "Hinton",
     "LatencyModel",
+    "LayerReport",
     "LogitStandardization",
     "Match",
     "Measurement",
@@ -123,7 +126,10 @@ __all__ = [
     "HostParity",
     "OperatorTime",
     "Progressive",
+    "Qat",
     "Quantization",
+    "QuantizationReport",
+    "QuantizationStep",
     "Recipe",
     "Record",
     "Regime",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
 from edgekd.nn.quantized.model import QuantizedModel
-from edgekd.records import Distillation, Hard, Objective, Quantization, Training
+from edgekd.records import Distillation, Hard, Hinton, Objective, Quantization, Training
 from edgekd.tasks import Development, Split
 from edgekd.train.examples import examples_of, logits_of
 from edgekd.train.features import TeacherFeatures
@@ -21,6 +21,7 @@ from edgekd.train.objectives import Loss
 
 Shape = tuple[int, int, int]
 HARD_ONLY = (Hard(),)
+QAT_OBJECTIVES = (Hard(weight=0.3), Hinton(weight=0.7, temperature=3.0))
 
 
 def teacher_pass(teacher: nn.Module, data: Development, shape: Shape, device: torch.device) -> Tensor:
@@ -134,44 +135,44 @@ def train_quantized(
     model: QuantizedModel,
     data: Development,
     shape: Shape,
-    objectives: Sequence[Objective],
     recipe: Quantization,
     *,
     seed: int,
     device: torch.device,
     on_progress: Progress,
-    teacher_logits: Tensor | None = None,
-    teacher: nn.Module | None = None,
+    float_logits: Tensor,
+    labelled: bool = True,
 ) -> Trained:
-    """Quantization-aware training, in place, of a fake-quantized copy of a trained student.
+    """Quantization-aware training, in place, of a calibrated model, distilling from the float one that it rounds.
 
-    Ranges are set from calibration batches of the training split, follow the activations, and are frozen after
-    `recipe.freeze_fraction` of the steps. The calibrated model itself (post-training quantization) is kept where no
-    epoch is better on the validation split. Terms that read layers inside the teacher end with the float student: a
-    fake-quantized one has been rewritten, and its layers are no longer those, so `teacher` is not asked. Arguments as
-    for `train_model`.
+    Ranges follow the activations and are frozen after `recipe.freeze_fraction` of the steps. The model as it was
+    given is kept where no epoch is better on the validation split.
+
+    Args:
+        model: calibrated.
+        data: the splits that decisions may read.
+        shape: (C, H, W) of the model's inputs.
+        recipe: schedule, and when ranges freeze.
+        seed: of the order of batches.
+        device: where to train.
+        on_progress: called once an epoch.
+        float_logits: (N, K) of the float model over the training split.
+        labelled: whether the labels are true ones and teach too.
 
     Raises:
         BuildError: the loss is NaN or infinite.
     """
-    model.to(device)
-    inputs = examples_of(data.train, shape).inputs
-    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
-    size = recipe.training.batch_size
-    batches = torch.split(order[: recipe.calibration_batches * size], size)
-    model.calibrate(inputs[rows].to(device) for rows in batches)
-    outward = [objective for objective in objectives if not objective.needs_features]
     trained = train_model(
         model,
         data,
         shape,
-        outward or HARD_ONLY,
+        QAT_OBJECTIVES if labelled else (Hinton(weight=1.0),),
         recipe.training,
         seed=seed,
         device=device,
         title="QAT",
         on_progress=on_progress,
-        teacher_logits=teacher_logits,
+        teacher_logits=float_logits,
         before_step=lambda step, planned: model.observe(step < recipe.freeze_fraction * planned),
         may_keep_start=True,
     )
