@@ -13,8 +13,11 @@ from edgekd.errors import EXIT_MET, BuildError
 
 if TYPE_CHECKING:
     from edgekd.pipeline.audit import AuditedFile
+    from edgekd.records import Accelerated
 
+RuntimeChoice = Literal["all", "tflite", "onnxruntime", "tensorrt", "none"]
 SchemeName = Literal["wi8_ai8", "wi8_ai8_mixed", "wi8_ai8_symmetric", "wi8_ai16", "wi8", "fp16", "fp32"]
+_KERNELS = {"tflite": "XNNPACK in LiteRT", "onnxruntime": "onnxruntime", "tensorrt": "TensorRT"}
 _SOURCES = {
     "flag": "as --scheme says",
     "report": "as its run's report says",
@@ -33,20 +36,32 @@ def audit_command(
             "(model_int8.tflite) says; else what most of its operators are."
         ),
     ] = None,
+    runtime: Annotated[
+        RuntimeChoice,
+        typer.Option(
+            help="Whose acceleration to look at: tflite is LiteRT with XNNPACK, onnxruntime its CPU provider, tensorrt "
+            "goes by its rules; all takes those that run the file's format."
+        ),
+    ] = "all",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """Is a model file what it claims? Names every node that is not. Nothing is run.
+    """Is a model file what it claims? Names every node that is not, and what a runtime will not accelerate.
+
+    LiteRT and onnxruntime are asked: they load the file on this machine, in a process of their own; no inference is
+    run. Slow is no lie: what is not accelerated is a warning and does not change the exit code.
 
     Exit code: 0 it is, 5 the name lies, 3 there is no such file or it cannot be read.
 
     Examples:
         edgekd audit model_int8.tflite
 
+        edgekd audit model.onnx --runtime tensorrt
+
         edgekd audit model.onnx --scheme wi8_ai8 --json | jq '.findings[] | {node, problem}'
     """
     from edgekd.pipeline.audit import audit
 
-    found = audit(file, scheme)
+    found = audit(file, scheme, runtime)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
@@ -68,3 +83,17 @@ def _show(found: AuditedFile, console: Console) -> None:
     if not found.findings:
         counts = ", ".join(f"{count} {name}" for name, count in found.operators.items())
         console.print(f"operators: {counts}", soft_wrap=True)
+    for speed in found.accelerated:
+        _show_acceleration(speed, console)
+
+
+def _show_acceleration(speed: Accelerated, console: Console) -> None:
+    name = f"{_KERNELS[speed.runtime]} {speed.version}" if speed.version else f"{_KERNELS[speed.runtime]}, by its rules"
+    if not speed.findings:
+        console.print(f"{name}: accelerates all {speed.operators} operators", soft_wrap=True)
+    alike: dict[str, list[str]] = {}
+    for finding in speed.findings:
+        alike.setdefault(finding.problem, []).append(finding.node)
+    for problem, nodes in alike.items():
+        more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+        console.print(f"  [yellow]slow[/yellow] {name}: {escape(nodes[0])}{more}: {escape(problem)}", soft_wrap=True)

@@ -81,7 +81,7 @@ def _for_input(path: Path, values: Array, details: dict[str, Any]) -> Array:
     return quantize_input(values, scale, zero_point, details["dtype"]) if scale else values.astype(details["dtype"])
 
 
-def _onnxruntime_errors(runtime: Any) -> tuple[type[Exception], ...]:
+def onnxruntime_errors(runtime: Any) -> tuple[type[Exception], ...]:
     """The exceptions of onnxruntime, which share no base of their own, and what its binding raises."""
     states = vars(runtime.capi.onnxruntime_pybind11_state).values()
     own = [state for state in states if isinstance(state, type) and issubclass(state, Exception)]
@@ -97,7 +97,7 @@ def _onnx_runner(path: Path, kernels: Kernels) -> Callable[[Array], Array]:
         options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except _onnxruntime_errors(runtime) as error:
+    except onnxruntime_errors(runtime) as error:
         raise BuildError(f"{path}: onnxruntime refuses it: {error}") from error
     (source,) = session.get_inputs()
     wanted = tuple(source.shape)

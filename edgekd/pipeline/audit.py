@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
-from edgekd.convert.audit import audit_graph, found_scheme, own_claims
+from edgekd.convert.acceleration import RUNTIMES, acceleration
+from edgekd.convert.audit import audit_graph, found_scheme
+from edgekd.convert.audit_case import own_claims
 from edgekd.convert.graph import Graph, format_of, read_graph
 from edgekd.convert.typed import TypedNode, typed_nodes
 from edgekd.errors import BuildError, ConfigurationError
-from edgekd.records import Finding, Format, Record, Scheme
+from edgekd.records import Accelerated, Finding, Format, InferenceRuntime, Record, Scheme
 from edgekd.store import hash_file
 
+RuntimeChoice = Literal["all", "tflite", "onnxruntime", "tensorrt", "none"]
 ClaimSource = Literal["flag", "report", "metadata", "name", "operators"]
 
 _SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
@@ -42,7 +45,8 @@ class AuditedFile(Record):
 
     A claim comes from `--scheme`, else from the `report.json` of the run that the file lies in, else from the file's
     own metadata, else from its name (`model_int8.tflite`). A file that claims nothing is held against what most of its
-    operators are ("operators"). `found_scheme` is what its operators amount to.
+    operators are ("operators"). `found_scheme` is what its operators amount to. `accelerated`
+    says, per runtime, what it does not accelerate: that makes no lie, and the verdict does not depend on it.
     """
 
     schema_version: Literal[1] = 1
@@ -55,26 +59,29 @@ class AuditedFile(Record):
     found_scheme: str
     verdict: Literal["honest", "dishonest"]
     findings: tuple[Finding, ...]
+    accelerated: tuple[Accelerated, ...] = ()
     operators: dict[str, int]
     weight_bytes: int
     parameters: int
 
 
-def audit(path: Path, scheme: Scheme | None) -> AuditedFile:
-    """Hold a .tflite or .onnx file against the scheme it claims; nothing is run.
+def audit(path: Path, scheme: Scheme | None, runtime: RuntimeChoice = "all") -> AuditedFile:
+    """Hold a .tflite or .onnx file against the scheme it claims, and ask what runtimes make of it; nothing is inferred.
 
     Args:
         path: the file, ours or not.
         scheme: the claim; None looks for one as `AuditedFile` says.
+        runtime: whose acceleration to look at; `all` takes every one that runs the file's format.
 
     Raises:
-        ConfigurationError: the file is missing, or is no .tflite or .onnx that can be read.
+        ConfigurationError: the file is missing, or is no .tflite or .onnx that can be read, or no file of a runtime.
         MissingExtraError: what reads that format is not installed.
     """
     graph = _readable(path)
     declared = _declared(path)
     claim, source = _claim(path, graph, scheme, declared.get("scheme"))
     found = audit_graph(graph, path, claim, sha256=declared.get("sha256"))
+    speeds = [acceleration(graph, path, chosen) for chosen in _runtimes(path, runtime)]
     return AuditedFile(
         file=str(path),
         format=format_of(path),
@@ -85,10 +92,20 @@ def audit(path: Path, scheme: Scheme | None) -> AuditedFile:
         found_scheme=found.found_scheme,
         verdict="honest" if found.honest else "dishonest",
         findings=found.findings,
+        accelerated=tuple(speeds),
         operators=found.operators,
         weight_bytes=found.weight_bytes,
         parameters=found.parameters,
     )
+
+
+def _runtimes(path: Path, wanted: RuntimeChoice) -> tuple[InferenceRuntime, ...]:
+    fitting = RUNTIMES[format_of(path)]
+    if wanted in ("all", "none"):
+        return fitting if wanted == "all" else ()
+    if wanted not in fitting:
+        raise ConfigurationError(f"{path}: {wanted} runs no {path.suffix} files; ask for {' or '.join(fitting)}")
+    return (wanted,)
 
 
 def _readable(path: Path) -> Graph:

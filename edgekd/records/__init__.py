@@ -1,6 +1,6 @@
 """The frozen records that stages hand to one another."""
 
-from edgekd.records.artifact import Artifact, Audit, Finding, Format, Parity, Scheme
+from edgekd.records.artifact import Accelerated, Artifact, Audit, Finding, Format, InferenceRuntime, Parity, Scheme
 from edgekd.records.base import Basis, Estimate, Record, RuntimeName
 from edgekd.records.budget import LATENCY_PERCENTILES, Budget
 from edgekd.records.calibration import Calibration, SampleLevel, TimedRound
@@ -72,6 +72,8 @@ from edgekd.records.report_quantization import LayerReport, QuantizationReport, 
 from edgekd.records.verdict import Outcome, Verdict
 
 __all__ = [
+    "Accelerated",
+    "InferenceRuntime",
     "LATENCY_PERCENTILES",
     "OBJECTIVE_RECORDS",
     "REGIMES",

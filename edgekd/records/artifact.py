@@ -7,7 +7,8 @@ from typing import Literal
 from edgekd.records.base import NonNegative, PositiveInt, Record, Sha256
 
 Format = Literal["torch", "tflite", "onnx"]
-Scheme = Literal["wi8_ai8", "wi8_ai8_symmetric", "wi8_ai16", "wi8", "fp16", "fp32"]
+Scheme = Literal["wi8_ai8", "wi8_ai8_mixed", "wi8_ai8_symmetric", "wi8_ai16", "wi8", "fp16", "fp32"]
+InferenceRuntime = Literal["tflite", "onnxruntime", "tensorrt"]
 
 
 class Finding(Record):
@@ -16,6 +17,19 @@ class Finding(Record):
     node: str
     problem: str
     severity: Literal["error", "warning"] = "error"
+
+
+class Accelerated(Record):
+    """What a runtime accelerates of a file. `operators` are all that compute; `findings` name what it does not.
+
+    `basis` "asked": the runtime, of that version, loaded the file on this machine. "rules": its documentation says so.
+    """
+
+    runtime: InferenceRuntime
+    version: str | None
+    basis: Literal["asked", "rules"]
+    operators: int
+    findings: tuple[Finding, ...]
 
 
 class Audit(Record):

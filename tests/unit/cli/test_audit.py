@@ -40,6 +40,9 @@ def test_an_honest_file_passes_by_its_own_metadata(files, file_format, scheme):
     assert code == 0
     assert (found["verdict"], found["scheme"], found["scheme_source"]) == ("honest", scheme, "metadata")
     assert found["findings"] == []
+    assert {entry["runtime"] for entry in found["accelerated"]} == (
+        {"tflite"} if file_format == "tflite" else {"onnxruntime", "tensorrt"}
+    )
 
 
 @pytest.mark.parametrize("file_format", ["tflite", "onnx"])
@@ -91,3 +94,22 @@ def test_what_cannot_be_read_is_no_lie(files, tmp_path, name):
 def test_people_are_told_who_claimed_what(files):
     result = CliRunner().invoke(app, ["audit", str(files / "fp32_student.onnx"), "--scheme", "wi8_ai8"])
     assert "is not wi8_ai8 (as --scheme says)" in result.stdout and "a float island" in result.stdout
+
+
+def test_what_is_slow_is_no_lie(files):
+    result = CliRunner().invoke(app, ["audit", str(files / "wi8_ai8_student.onnx"), "--runtime", "tensorrt"])
+    assert result.exit_code == 0
+    assert "TensorRT, by its rules" in result.stdout and "float biases only" in result.stdout
+    code, found = run(files / "wi8_ai8_student.onnx", "--runtime", "tensorrt")
+    assert code == 0 and found["findings"] == []
+    (speed,) = found["accelerated"]
+    assert {finding["severity"] for finding in speed["findings"]} == {"warning"}
+
+
+def test_no_runtime_is_asked_where_none_is_wanted(files):
+    assert run(files / "wi8_ai8_student.onnx", "--runtime", "none")[1]["accelerated"] == []
+
+
+def test_a_runtime_of_another_format_is_refused(files):
+    result = CliRunner().invoke(app, ["audit", str(files / "wi8_ai8_student.tflite"), "--runtime", "tensorrt"])
+    assert result.exit_code == 3 and "ask for tflite" in result.stderr
