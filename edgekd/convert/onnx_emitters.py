@@ -17,7 +17,7 @@ def _conv(writer: Writer, layer: Layer) -> None:
     top, bottom, left, right = attributes["padding"]
     value = writer.node(
         "Conv",
-        [writer.values[layer.inputs[0]], *writer.weight_and_bias(layer)],
+        writer.weighted_inputs(layer),
         f"{layer.output}/conv",
         kernel_shape=layer.weight.shape[2:],
         strides=attributes["stride"],
@@ -29,7 +29,7 @@ def _conv(writer: Writer, layer: Layer) -> None:
 
 
 def _linear(writer: Writer, layer: Layer) -> None:
-    inputs = [writer.values[layer.inputs[0]], *writer.weight_and_bias(layer)]
+    inputs = writer.weighted_inputs(layer)
     writer.finish_layer(layer, writer.node("Gemm", inputs, f"{layer.output}/gemm", transB=1))
 
 
@@ -113,6 +113,15 @@ def _reshape(writer: Writer, layer: Layer) -> None:
     writer.finish_layer(layer, value)
 
 
+def _dequantize(writer: Writer, layer: Layer) -> None:
+    # Every value on a grid has its dequantize node already.
+    writer.publish(layer, writer.values[layer.inputs[0]])
+
+
+def _quantize(writer: Writer, layer: Layer) -> None:
+    writer.finish_layer(layer, writer.values[layer.inputs[0]])
+
+
 EMITTERS: dict[str, Callable[[Writer, Layer], None]] = {
     "conv": _conv,
     "linear": _linear,
@@ -130,4 +139,6 @@ EMITTERS: dict[str, Callable[[Writer, Layer], None]] = {
     "upsample": _upsample,
     "global_average_pool": _global_average_pool,
     "reshape": _reshape,
+    "quantize": _quantize,
+    "dequantize": _dequantize,
 }

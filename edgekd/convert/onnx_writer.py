@@ -118,9 +118,24 @@ class Writer:
         zero_points = self.constant(f"{name}_zero_point", np.zeros(len(scale), data.dtype))
         return self.node("DequantizeLinear", [stored, scales, zero_points], name, axis=0)
 
-    def weight_and_bias(self, layer: Layer) -> list[str]:
-        """The layer's constants as float values."""
-        assert layer.weight is not None and layer.bias is not None
+    def weighted_inputs(self, layer: Layer) -> list[str]:
+        """The layer's input, weight and bias as float values."""
+        assert layer.weight is not None
+        source, weight = self.values[layer.inputs[0]], layer.weight
+        if self._stands_alone(layer):
+            # onnxruntime quantizes the float weights of a convolution or Gemm between a dequantize and a quantize
+            # node by itself, per tensor (its WeightBiasQuantization). (-x)(-w) is the same to the last bit.
+            source, weight = self.node("Neg", [source], f"{layer.output}/negative"), -weight
+        return [source, *self._weight_and_bias(layer, weight)]
+
+    def _stands_alone(self, layer: Layer) -> bool:
+        """Whether a layer in float has borders on both sides."""
+        borders = {entry.output for entry in self.network.layers if entry.kind == "dequantize"}
+        behind = {entry.kind for entry in self.network.layers if layer.output in entry.inputs}
+        return layer.weight_scale is None and layer.inputs[0] in borders and "quantize" in behind
+
+    def _weight_and_bias(self, layer: Layer, weight: Array) -> list[str]:
+        assert layer.bias is not None
         grid = self.network.tensors[layer.inputs[0]].grid
         integer = np.issubdtype(layer.bias.dtype, np.integer)
         bias, bias_scale = layer.bias, None
@@ -130,7 +145,7 @@ class Writer:
                 # DequantizeLinear takes no int64, which the biases of int16 activations need.
                 bias, bias_scale = (bias * bias_scale).astype(np.float32), None
         return [
-            self.weighted(f"{layer.name}/weight", layer.weight, layer.weight_scale),
+            self.weighted(f"{layer.name}/weight", weight, layer.weight_scale),
             self.weighted(f"{layer.name}/bias", bias, bias_scale),
         ]
 
@@ -145,7 +160,13 @@ class Writer:
             value = self._activation(layer.output, layer.activation, value)
         if layer.output == self.network.output and self.half:
             value = self.node("Cast", [value], OUTPUT_NAME, to=self.onnx.TensorProto.FLOAT)
-        elif layer.output == self.network.output:
+        self.publish(layer, value)
+
+    def publish(self, layer: Layer, value: str) -> None:
+        """Let `value` be the layer's output, under the file's name for it where it is the network's."""
+        if layer.output == self.network.output and value != OUTPUT_NAME:
+            if self.nodes[-1].output[0] != value:
+                self.node("Identity", [value], OUTPUT_NAME)
             self.nodes[-1].output[0] = value = OUTPUT_NAME
         self.values[layer.output] = value
 

@@ -71,7 +71,7 @@ def _conv(writer: Writer, layer: Layer) -> None:
         stored = writer.weight(layer, weight.transpose(0, 2, 3, 1))
     code, versions = ("DEPTHWISE_CONV_2D", (2, 3)) if depthwise else ("CONV_2D", (1 if groups == 1 else 6, 3))
     inputs = [source, stored, writer.bias(layer, layer.inputs[0])]
-    if layer.activation == "relu1" and not writer.quantized:
+    if layer.activation == "relu1" and writer.network.tensors[layer.output].grid is None:
         raw = writer.temporary(layer)
         writer.operator(code, versions, inputs, raw, options)
         writer.operator("RELU_0_TO_1", (1, 1), [raw], writer.output(layer), None)
@@ -210,6 +210,15 @@ def _moved_order(shape: tuple[int, ...]) -> bool:
     return len(shape) == 4 and shape[1] > 1 and shape[2] * shape[3] > 1
 
 
+def _border(code: str) -> Callable[[Writer, Layer], None]:
+    def emit(writer: Writer, layer: Layer) -> None:
+        kind = "QuantizeOptionsT" if code == "QUANTIZE" else "DequantizeOptionsT"
+        inputs = [writer.index[layer.inputs[0]]]
+        writer.operator(code, (1, 2), inputs, writer.output(layer), getattr(writer.schema, kind)())
+
+    return emit
+
+
 EMITTERS: dict[str, Callable[[Writer, Layer], None]] = {
     "conv": _conv,
     "linear": _linear,
@@ -227,4 +236,6 @@ EMITTERS: dict[str, Callable[[Writer, Layer], None]] = {
     "upsample": _upsample,
     "global_average_pool": _global_average_pool,
     "reshape": _reshape,
+    "quantize": _border("QUANTIZE"),
+    "dequantize": _border("DEQUANTIZE"),
 }

@@ -46,7 +46,6 @@ class Writer:
         self.index: dict[str, int] = {}
         self.flattened: dict[str, tuple[int, ...]] = {}
         """Tensors that stand for a flattened (C, H, W) without a reshape, by torch's shape before flattening."""
-        self.quantized = network.tensors[network.input].grid is not None
 
     def finish(self) -> bytes:
         """Emit every layer and pack the file."""
@@ -114,7 +113,8 @@ class Writer:
     def operator(self, code: str, versions: tuple[int, int], inputs: list[int], output: int, options: Any) -> None:
         """Append an operator. `versions`: of its float form and of its int8 form."""
         schema = self.schema
-        key = (getattr(schema.BuiltinOperator, code), versions[self.quantized])
+        integer = self.tensors[inputs[0]].type in (schema.TensorType.INT8, schema.TensorType.INT16)
+        key = (getattr(schema.BuiltinOperator, code), versions[integer])
         entry = schema.OperatorT()
         entry.opcodeIndex = self.codes.setdefault(key, len(self.codes))
         entry.inputs, entry.outputs = inputs, [output]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.grids import shared_grids
+from edgekd.nn.quantized.islands import Islands, readers_of, rounded
 from edgekd.nn.quantized.layers import LAYERS, QuantizedLayer, WeightedLayer
-from edgekd.nn.quantized.network import CEILINGS, Grid, Layer, Network
-from edgekd.nn.quantized.network import Tensor as NetworkTensor
+from edgekd.nn.quantized.network import CEILINGS, Grid, Network
 from edgekd.nn.quantized.quantizer import ActivationQuantizer
 from edgekd.nn.quantized.rewrite import simplify
 from edgekd.nn.quantized.scheme import SCHEMES, SchemeSpec
@@ -42,12 +42,14 @@ class QuantizedModel(nn.Module):
     Batch norms are folded with their running statistics, dropout is gone. Training it is an ordinary loop: call
     `train()`, step an optimizer over `parameters()`; ranges follow the activations until `freeze()`. Two models
     made from the same architecture exchange `state_dict`s. With scheme `fp32` nothing is rounded: it is the
-    folded network.
+    folded network. Single steps may be kept in float (`keep_float`).
     """
+
+    input = INPUT
 
     def __init__(self, traced: Trace, scheme: Scheme) -> None:
         super().__init__()
-        self.scheme: Scheme = scheme
+        self._scheme: Scheme = scheme
         self._spec = SCHEMES[scheme]
         self._ranges_are_set = False
         self._output_rank = traced.output_rank
@@ -58,9 +60,10 @@ class QuantizedModel(nn.Module):
             Step(names[operation.name], operation.place, tuple(names[name] for name in operation.inputs))
             for operation in traced.operations
         )
-        self._shapes = {INPUT: traced.input_shape}
-        self._shapes.update({names[operation.name]: operation.shape for operation in traced.operations})
-        self._output = names[traced.output]
+        self.shapes = {INPUT: traced.input_shape}
+        self.shapes.update({names[operation.name]: operation.shape for operation in traced.operations})
+        self.output = names[traced.output]
+        self.islands = Islands(input=INPUT, readers=readers_of(self.steps))
         self.layers = nn.ModuleDict(
             {names[operation.name]: _layer(operation, self._spec) for operation in traced.operations}
         )
@@ -87,13 +90,53 @@ class QuantizedModel(nn.Module):
             shared = self._quantizer(step.key)
             layer.saturates = shared is not None and shared.activation == layer.activation and not shared.symmetric
 
+    @property
+    def scheme(self) -> Scheme:
+        """How weights and activations are stored: `wi8_ai8_mixed` where some layers are kept in float."""
+        return "wi8_ai8_mixed" if self.islands.steps else self._scheme
+
+    @property
+    def float_steps(self) -> frozenset[str]:
+        """The keys of the steps that compute in float between integer ones."""
+        return self.islands.steps
+
+    def keep_float(self, steps: Iterable[str]) -> None:
+        """Compute these steps (their keys) in float from here on, besides those that already do.
+
+        Raises:
+            BuildError: the scheme is not `wi8_ai8`; only its files mix.
+        """
+        kept = self.islands.steps | frozenset(steps)
+        if kept and self._scheme != "wi8_ai8":
+            raise BuildError(f"only wi8_ai8 keeps single layers in float, not {self._scheme}")
+        for step in self.steps:
+            layer = self.layer(step)
+            if step.key in kept:
+                layer.saturates = False
+                if isinstance(layer, WeightedLayer):
+                    layer.scheme = SCHEMES["fp32"]
+        self.islands = replace(self.islands, steps=kept)
+
+    def use_float_io(self) -> None:
+        """Give the .tflite file a float input and output, quantized and dequantized inside; .onnx has them anyway.
+
+        Raises:
+            BuildError: the scheme's activations are float already.
+        """
+        if self._spec.activation_bits is None:
+            raise BuildError(f"{self._scheme} has a float input and output anyway")
+        self.islands = replace(self.islands, float_io=True)
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (N, classes) for inputs (N, ...) float32, as the files compute them; signals may have height 1."""
-        outputs = self.activations(inputs)[self._output]
+        values = self.activations(inputs)
+        outputs = values[rounded(self.output) if self.islands.is_float(self.output) else self.output]
         return outputs.squeeze(2) if self._output_rank == 3 else outputs
 
     def activations(self, inputs: Tensor, visit: Visit | None = None) -> dict[str, Tensor]:
         """Every tensor of one pass over inputs (N, ...), by its name in `network()`, on its grid where it has one.
+
+        Of tensors made in float both are there, and the copy on the grid where somebody reads it.
 
         `visit` is called before each layer with its step, the layer, its inputs and their scales.
         """
@@ -101,15 +144,29 @@ class QuantizedModel(nn.Module):
             self._require_ranges()
         if inputs.dim() == 3:
             inputs = inputs.unsqueeze(2)
-        values = {INPUT: self._on_grid(INPUT, inputs)}
+        values: dict[str, Tensor] = {}
+        self._publish(values, INPUT, inputs)
         for step in self.steps:
-            scales = [self._scale(name) for name in step.inputs]
-            layer, sources = self.layer(step), tuple(values[name] for name in step.inputs)
+            scales = self.scales(step)
+            layer = self.layer(step)
+            sources = tuple(values[self.islands.read_as(step.key, name)] for name in step.inputs)
             if visit is not None:
                 visit(step, layer, sources, scales)
-            outputs = layer(*sources, scales=scales)
-            values[step.key] = self._on_grid(step.key, outputs)
+            self._publish(values, step.key, layer(*sources, scales=scales))
         return values
+
+    def _publish(self, values: dict[str, Tensor], tensor: str, made: Tensor) -> None:
+        if not self.islands.is_float(tensor):
+            values[tensor] = self._on_grid(tensor, made)
+            return
+        values[tensor] = made
+        # Ranges follow the values of every tensor, so that a layer may go back to integers.
+        if self.training or self.islands.needs_rounding(tensor, self.output):
+            values[rounded(tensor)] = self._on_grid(tensor, made)
+
+    def scales(self, step: Step) -> list[Tensor | None]:
+        """The scales of what a step reads: none where it reads floats."""
+        return [None if step.key in self.islands.steps else self._scale(name) for name in step.inputs]
 
     @contextmanager
     def unrounded(self, but: str | None = None) -> Iterator[None]:
@@ -181,9 +238,10 @@ class QuantizedModel(nn.Module):
             return
         for step in self.steps:
             quantizer = self._quantizer(step.key)
-            if self.layer(step).kind != "add" or quantizer is None or quantizer.fixed or not quantizer.is_set:
+            sums = self.layer(step).kind == "add" and step.key not in self.islands.steps
+            if not sums or quantizer is None or quantizer.fixed or not quantizer.is_set:
                 continue
-            first, second = (self._grid(name) for name in step.inputs)
+            first, second = (self.grid(name) for name in step.inputs)
             if first is not None and second is not None:
                 shrink = quantizer.activation in CEILINGS
                 quantizer.scale.fill_(untied_scale(first, second, quantizer.grid(), shrink))
@@ -243,25 +301,12 @@ class QuantizedModel(nn.Module):
             BuildError: no ranges were observed, or a parameter is not finite.
         """
         self._require_ranges()
-        tensors = {name: NetworkTensor(name, shape, self._grid(name)) for name, shape in self._shapes.items()}
-        layers = []
-        for step in self.steps:
-            layer = self.layer(step)
-            for name, parameter in layer.named_parameters():
-                if not torch.isfinite(parameter).all():
-                    raise BuildError(f"the {name} of {step.place} ({layer.kind}) is not finite: training diverged")
-            layers.append(
-                Layer(
-                    name=f"{step.key}:{step.place}",
-                    inputs=step.inputs,
-                    output=step.key,
-                    activation=layer.activation,
-                    **layer.describe([self._scale(name) for name in step.inputs]),
-                )
-            )
-        return Network(self.scheme, tensors, tuple(layers), INPUT, self._output)
+        from edgekd.nn.quantized.lowering import lower
 
-    def _grid(self, tensor: str) -> Grid | None:
+        return lower(self)
+
+    def grid(self, tensor: str) -> Grid | None:
+        """The grid of a tensor; None where the scheme has none."""
         quantizer = self._quantizer(tensor)
         return None if quantizer is None else quantizer.grid()
 

@@ -84,9 +84,7 @@ class Network:
         if not self.scheme.endswith("_mixed"):
             return ()
         return tuple(
-            layer.name
-            for layer in self.layers
-            if layer.kind not in BORDERS and self.tensors[layer.output].grid is None
+            layer.name for layer in self.layers if layer.kind not in BORDERS and self.tensors[layer.output].grid is None
         )
 
     def until(self, tensor: str) -> Network:
