@@ -165,11 +165,13 @@ def run(task: Task, seed: int, epochs: int | None, version: str, get_box: Any, s
         teacher.load_state_dict(torch.load(stored, weights_only=True)["state"])
     else:
         assert recipe.teacher is not None
-        data = Development(task.train, task.validation)
+        data, started = Development(task.train, task.validation), time.perf_counter()
         train_model(
             teacher, data, shape, HARD_ONLY, recipe.teacher, seed=seed, device=CPU, title="teacher",
             on_progress=lambda message: None,
         )  # fmt: skip
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state": teacher.state_dict(), "seconds": time.perf_counter() - started}, stored)
     teacher.eval()
     torch.manual_seed(seed)
     start = Student(architecture)

@@ -26,6 +26,7 @@ class Objective(Record):
     beside_hard: ClassVar[tuple[float, float]] = (0.3, 0.7)
     needs_teacher: ClassVar[bool] = True
     needs_features: ClassVar[bool] = False
+    classes_only: ClassVar[bool] = False
 
     kind: str
     weight: NonNegative = Field(default=1.0, description="weight of the term, at the start where weight_end is given")
@@ -44,7 +45,10 @@ class Objective(Record):
 class Hard(Objective):
     """The labels themselves."""
 
-    formula: ClassVar[str] = "-sum_k q_k log softmax(s)_k, q = (1 - e) onehot(y) + e / K"
+    formula: ClassVar[str] = (
+        "-sum_k q_k log softmax(s)_k, q = (1 - e) onehot(y) + e / K; "
+        "independent labels: binary cross-entropy; values: (s - y)^2"
+    )
     paper: ClassVar[str] = "cross-entropy; label smoothing: Szegedy et al. 2016, arXiv:1512.00567"
     use: ClassVar[str] = "labels are plenty; alone it is training from scratch"
     needs_teacher: ClassVar[bool] = False
@@ -59,7 +63,10 @@ class Hard(Objective):
 class Hinton(Objective):
     """Soft targets at a temperature."""
 
-    formula: ClassVar[str] = "T^2 KL(softmax(t / T) || softmax(s / T))"
+    formula: ClassVar[str] = (
+        "T^2 KL(softmax(t / T) || softmax(s / T)); independent labels: the same of each label's two sides; "
+        "values: (s - t)^2, without T"
+    )
     paper: ClassVar[str] = "Hinton, Vinyals, Dean 2015, arXiv:1503.02531"
     use: ClassVar[str] = "the default; without a hard term it learns from unlabelled inputs too"
 
@@ -72,8 +79,11 @@ class Dkd(Objective):
 
     formula: ClassVar[str] = "T^2 (alpha KL(b_t || b_s) + beta KL(p_t without y || p_s without y))"
     paper: ClassVar[str] = "Zhao et al. 2022 (decoupled KD), arXiv:2203.08679"
-    use: ClassVar[str] = "a confident teacher, whose soft targets alone say little about the other classes"
+    use: ClassVar[str] = (
+        "a confident teacher, whose soft targets alone say little about the other classes; classes only"
+    )
     beside_hard: ClassVar[tuple[float, float]] = (0.5, 0.5)
+    classes_only: ClassVar[bool] = True
 
     kind: Literal["dkd"] = "dkd"
     temperature: Temperature = Field(default=3.0, description="T")
@@ -86,8 +96,11 @@ class Dist(Objective):
 
     formula: ClassVar[str] = "T^2 (beta (1 - pearson of rows) + gamma (1 - pearson of columns)) of softmax(. / T)"
     paper: ClassVar[str] = "Huang et al. 2022 (DIST), arXiv:2205.10536"
-    use: ClassVar[str] = "a teacher far stronger than the student, whose exact probabilities are out of reach"
+    use: ClassVar[str] = (
+        "a teacher far stronger than the student, whose exact probabilities are out of reach; classes only"
+    )
     beside_hard: ClassVar[tuple[float, float]] = (0.5, 0.5)
+    classes_only: ClassVar[bool] = True
 
     kind: Literal["dist"] = "dist"
     temperature: Temperature = Field(default=1.0, description="T")
@@ -100,7 +113,8 @@ class LogitStandardization(Objective):
 
     formula: ClassVar[str] = "T^2 KL(softmax(z(t) / T) || softmax(z(s) / T)), z = (x - mean) / std over the classes"
     paper: ClassVar[str] = "Sun et al. 2024, arXiv:2403.01427"
-    use: ClassVar[str] = "teacher and student logits of very different size"
+    use: ClassVar[str] = "teacher and student logits of very different size; classes only"
+    classes_only: ClassVar[bool] = True
 
     kind: Literal["logit_standardization"] = "logit_standardization"
     temperature: Temperature = Field(default=2.0, description="T, in standard deviations")

@@ -126,13 +126,16 @@ class Adversarial(Record):
 class Continual(Record):
     """New data or a new teacher after deployment: the deployed student goes on, taught not to forget.
 
-    (Learning without forgetting: Li and Hoiem 2016, arXiv:1606.09282.) The student is first trained on a share
-    `old_share` of the training split (whole groups, where it has them), then re-distilled on the rest, where the
-    deployed student teaches too, with `memory_weight`.
+    (Learning without forgetting: Li and Hoiem 2016, arXiv:1606.09282.) The deployed student is what `start` names: a
+    run of `edgekd fit`, or weights that `edgekd distill --save` wrote. Without it one is first trained on a share
+    `old_share` of the training split (whole groups, where it has them). It is then re-distilled on the rest, with
+    the teacher of now, where the deployed student teaches too, with `memory_weight`. With `start` and an `old_share`
+    of 1 there is no new data, only a new teacher. What was forgotten is measured on old inputs held back from this.
     """
 
-    old_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    old_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     memory_weight: NonNegative = 0.5
+    start: str | None = Field(default=None, description="the deployed student: a run's directory, or a file of weights")
 
 
 class MultiTask(Record):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from edgekd.errors import ConfigurationError
-from edgekd.tasks.contract import Split, Task
+from edgekd.tasks.contract import METRICS_OF, Split, Task
 
 
 def check_task(task: Task) -> None:
@@ -25,8 +25,12 @@ def check_task(task: Task) -> None:
 
 def _problems(task: Task) -> Iterator[str]:
     splits = {"train": task.train, "validation": task.validation, "test": task.test}
-    if len(task.classes) < 2:
-        yield f"classes: {len(task.classes)} given, at least 2 are needed"
+    outputs = task.train.outputs if isinstance(task.train, Split) else "classes"
+    least = 2 if outputs == "classes" else 1
+    if len(task.classes) < least:
+        yield f"classes: {len(task.classes)} given, at least {least} are needed"
+    if task.metric is not None and task.metric not in METRICS_OF[outputs]:
+        yield f"metric: {task.metric!r} is none for outputs that are {outputs}: use {' or '.join(METRICS_OF[outputs])}"
     for name, split in splits.items():
         yield from _split_problems(name, split, task)
     for name, mask in task.slices.items():
@@ -54,13 +58,46 @@ def _split_problems(name: str, split: Split, task: Task) -> Iterator[str]:
         index = int(np.argwhere(~np.isfinite(split.inputs).reshape(len(split), -1).all(axis=1))[0][0])
         bad = int((~np.isfinite(split.inputs)).sum())
         yield f"{name}.inputs: {bad} values are NaN or infinite, first in input {index}"
-    if split.labels.shape != (len(split),):
+    yield from _label_problems(name, split, task)
+
+
+def _label_problems(name: str, split: Split, task: Task) -> Iterator[str]:
+    if task.train.labels.ndim == 2:
+        yield from _column_problems(name, split, task)
+    elif split.labels.shape != (len(split),):
         yield f"{name}.labels: must be ({len(split)},), is {split.labels.shape}"
     elif not np.issubdtype(split.labels.dtype, np.integer):
-        yield f"{name}.labels: must be integers, is {split.labels.dtype}"
+        yield (
+            f"{name}.labels: must be integers, is {split.labels.dtype}; independent labels are (N, K) bool, values to "
+            "regress (N, K) float32"
+        )
     elif split.labels.min() < 0 or split.labels.max() >= len(task.classes):
         wrong = split.labels[(split.labels < 0) | (split.labels >= len(task.classes))]
         yield f"{name}.labels: {int(wrong[0])} is out of range 0..{len(task.classes) - 1} ({len(wrong)} such labels)"
+
+
+def _column_problems(name: str, split: Split, task: Task) -> Iterator[str]:
+    wanted, labels = (len(split), len(task.classes)), split.labels
+    if labels.shape != wanted:
+        yield f"{name}.labels: must be {wanted}, one column for each of {', '.join(task.classes)}, is {labels.shape}"
+        return
+    if labels.dtype not in (np.bool_, np.float32) or labels.dtype != task.train.labels.dtype:
+        yield (
+            f"{name}.labels: is {labels.dtype} and train's {task.train.labels.dtype}: independent labels are (N, K) "
+            "bool in every split, values to regress (N, K) float32"
+        )
+        return
+    if not np.isfinite(labels).all():
+        yield f"{name}.labels: {int((~np.isfinite(labels)).sum())} values are NaN or infinite"
+        return
+    for column, output in zip(labels.T, task.classes, strict=True):
+        if (column == column[0]).all():
+            yield f"{name}.labels: {output!r} is {column[0]} for all {len(split)} inputs: nothing can be judged by it"
+        elif name == "train" and labels.dtype == np.float32 and not 0.01 <= column.std() <= 100:
+            yield (
+                f"{name}.labels: {output!r} has a spread of {column.std():.3g}: standardise it, (y - mean) / spread of "
+                "the training split, and say so in `preprocessing`"
+            )
 
 
 def _overlaps(first: str, one: Split, second: str, other: Split) -> Iterator[str]:

@@ -16,14 +16,18 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS)
 
     Args:
         logits: (N, K).
-        labels: (N,).
+        labels: (N,) of classes; (N, K) of independent labels, each of which counts as a choice between two.
         bins: of equal width over the highest probability.
     """
-    confidence, choice = logits.softmax(1).max(1)
-    right = (choice == labels).to(confidence)
+    if labels.ndim == 2:
+        confidence = torch.sigmoid(logits.abs()).flatten()
+        right = ((logits > 0) == (labels > 0.5)).flatten().to(confidence)
+    else:
+        confidence, choice = logits.softmax(1).max(1)
+        right = (choice == labels).to(confidence)
     index = (confidence * bins).long().clamp(max=bins - 1)
     sums = torch.zeros(bins, dtype=confidence.dtype).index_add_(0, index, confidence - right)
-    return float(sums.abs().sum() / len(labels))
+    return float(sums.abs().sum() / len(confidence))
 
 
 class Calibrated(nn.Module):
@@ -45,8 +49,10 @@ def fit_scaling(logits: Tensor, labels: Tensor, how: Literal["temperature", "vec
     """Scale and shift (K,) that minimise the negative log likelihood on a validation split.
 
     `temperature` is one scale for all classes and no shift (arXiv:1706.04599, section 4.2); `vector` a scale and a
-    shift for each (the same section; Platt scaling for more than two classes).
+    shift for each (the same section; Platt scaling for more than two classes). Labels as for
+    `expected_calibration_error`.
     """
+    told = functional.cross_entropy if labels.ndim == 1 else functional.binary_cross_entropy_with_logits
     classes = logits.shape[1]
     log_scale = torch.zeros(1 if how == "temperature" else classes, requires_grad=True)
     shift = torch.zeros(classes, requires_grad=how == "vector")
@@ -55,7 +61,7 @@ def fit_scaling(logits: Tensor, labels: Tensor, how: Literal["temperature", "vec
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = functional.cross_entropy(logits * log_scale.exp() + shift, labels)
+        loss = told(logits * log_scale.exp() + shift, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

@@ -69,7 +69,7 @@ def train_model(
     """Train a model in place on the training split; the validation split decides when to stop.
 
     Args:
-        model: from (B, C, H, W) to logits (B, K).
+        model: from (B, C, H, W) to logits or values (B, K).
         data: the splits that decisions may read.
         shape: (C, H, W) the model takes.
         objectives: the terms of the loss; without a teacher's term this is training from scratch.
@@ -105,7 +105,7 @@ def train_model(
     return train(
         model,
         examples_of(data.train, shape, teacher_logits if loss.needs_teacher else None),
-        examples_of(data.validation, shape),
+        examples_of(data.validation, shape, metric=data.metric),
         loss,
         schedule,
         seed=seed,

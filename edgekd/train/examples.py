@@ -12,18 +12,30 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
-from edgekd.tasks import Split, student_inputs
+from edgekd.tasks import MetricName, Outputs, Split, student_inputs
+from edgekd.train.metrics import Metric, metric_of
 
 EVALUATION_BATCH = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Tensors of one split: inputs (N, C, H, W) float32, labels (N,) int64, teacher_logits (N, K) float32 or None."""
+    """Tensors of one split: inputs (N, C, H, W) float32, labels, teacher_logits (N, K) float32 or None.
+
+    Labels are (N,) int64 of classes, -1 where there is none; else (N, K) float32, NaN where there is none: 0 and 1
+    of independent labels, or values. `metric` judges a model by them.
+    """
 
     inputs: Tensor
     labels: Tensor
     teacher_logits: Tensor | None = None
+    outputs: Outputs = "classes"
+    metric_name: MetricName | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """By what a model is judged."""
+        return metric_of(self.outputs, self.metric_name)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -52,10 +64,21 @@ def threads_for(macs: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def examples_of(split: Split, shape: tuple[int, int, int], teacher_logits: Tensor | None = None) -> Examples:
+def examples_of(
+    split: Split,
+    shape: tuple[int, int, int],
+    teacher_logits: Tensor | None = None,
+    metric: MetricName | None = None,
+) -> Examples:
     """A split at the window or resolution (C, H, W) of a student, with the teacher's logits where there are any."""
     inputs = torch.from_numpy(np.ascontiguousarray(student_inputs(split.inputs, shape)))
-    return Examples(inputs, torch.from_numpy(np.ascontiguousarray(split.labels, dtype=np.int64)), teacher_logits)
+    return Examples(inputs, labels_of(split), teacher_logits, split.outputs, metric)
+
+
+def labels_of(split: Split) -> Tensor:
+    """A split's labels as the loop takes them: (N,) int64 of classes, else (N, K) float32."""
+    kind = np.int64 if split.outputs == "classes" else np.float32
+    return torch.from_numpy(np.ascontiguousarray(split.labels, dtype=kind))
 
 
 def resolve_device(device: str) -> torch.device:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgekd.records import Training
 from edgekd.train import checkpoint as checkpoints
 from edgekd.train.averaging import WeightAverage
-from edgekd.train.examples import Examples, correct, logits_of
+from edgekd.train.examples import Examples, logits_of
 from edgekd.train.features import FeatureLink, TeacherFeatures, watching
 from edgekd.train.objectives import Loss, nan_error
 from edgekd.train.objectives.signals import Signals
@@ -31,7 +31,11 @@ ChangeInputs = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run gave: the state of the best epoch by validation accuracy, and what it cost."""
+    """What a training run gave: the state of the best epoch by validation accuracy, and what it cost.
+
+    Where the outputs are no classes, `validation_accuracy` and `history` are scores by the task's metric, of which a
+    higher one is better: an error counts negative (`Metric.of_score`).
+    """
 
     state: dict[str, Tensor]
     validation_accuracy: float
@@ -50,11 +54,13 @@ class Additions:
         features: the teacher's layers, for objectives that need them.
         choose_rows: (epoch, epochs, generator) to the rows of the epoch in their order; all, shuffled, by default.
         change_inputs: (model, inputs, labels, teacher logits) of a batch to the inputs the student is shown.
+        compared: the part of the model whose layers are held beside the teacher's; all of it by default.
         own_average_teaches: the teacher's logits are those of the run's own averaged weights.
         on_epoch: told (epochs done, validation accuracy) after each epoch; what it raises ends the run.
     """
 
     features: TeacherFeatures | None = None
+    compared: nn.Module | None = None
     choose_rows: ChooseRows | None = None
     change_inputs: ChangeInputs | None = None
     own_average_teaches: bool = False
@@ -110,7 +116,7 @@ def train(
     additions: Additions = Additions(),
     checkpoint: Checkpointing | None = None,
 ) -> Trained:
-    """Train a model in place and leave it in the state of its best epoch by accuracy on the validation split.
+    """Train a model in place and leave it in the state of its best epoch by the validation split's metric.
 
     Stops when `schedule.patience` epochs have not raised the validation accuracy, or after `max_steps`
     (the learning-rate schedule is then still that of all epochs, so that runs of equal steps compare).
@@ -133,9 +139,11 @@ def train(
 
     Raises:
         BuildError: the loss is NaN or infinite, naming the term; a damaged checkpoint.
-        ConfigurationError: a layer that does not exist; a checkpoint of another run.
+        ConfigurationError: a layer that does not exist; a checkpoint of another run; an objective that has no meaning
+            for these outputs.
     """
     started = time.perf_counter()
+    loss.require(data.outputs)
     run = _Run(model, data, validation, loss, schedule, seed, device, title, max_steps, may_keep_start, additions)
     if checkpoint is not None and not loss.resumable:
         logger.info("%s: has an opponent that is not kept, and starts over where it is stopped", title)
@@ -184,13 +192,11 @@ class _Run:
         self.planned = self.per_epoch * schedule.epochs
         self.limit = min(self.planned, max_steps) if max_steps is not None else self.planned
         self.average = WeightAverage(model, schedule.ema_decay)
-        self.link: FeatureLink | None = None
-        if loss.featured:
-            assert additions.features is not None, "an objective that needs features was run without a teacher's"
-            self.link = FeatureLink(loss.featured, model, data.inputs[:1].to(device), additions.features)
+        self.compared = additions.compared or model
+        self.link = self._linked()
         self.optimizer = _optimizer(model, self.link, schedule)
         self._trainable = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        self.step, self.best, self.best_epoch = 0, -1.0, -1
+        self.step, self.best, self.best_epoch = 0, -math.inf, -1
         self.history: list[float] = []
         self.state: dict[str, Tensor] = {}
         self._start_stands = may_keep_start
@@ -202,6 +208,13 @@ class _Run:
         )
         if may_keep_start:
             self.best, self.state = _validated(model, validation, device)
+
+    def _linked(self) -> FeatureLink | None:
+        if not self.loss.featured:
+            return None
+        features = self.additions.features
+        assert features is not None, "an objective that needs features was run without a teacher's"
+        return FeatureLink(self.loss.featured, self.compared, self.data.inputs[:1].to(self.device), features)
 
     @property
     def finished(self) -> bool:
@@ -216,7 +229,7 @@ class _Run:
         if self.link is None:
             yield
             return
-        with watching(self.model, self.link.student_layers) as self._seen:
+        with watching(self.compared, self.link.student_layers) as self._seen:
             yield
 
     def epoch(self, before_step: Callable[[int, int], None] | None) -> None:
@@ -268,21 +281,23 @@ class _Run:
             inputs = additions.change_inputs(self.model, inputs, labels, teacher)
         student = self.model(inputs).float()
         features = {} if self.link is None else self.link.features(self._seen, rows)
-        return Signals(student, labels, teacher, features)
+        return Signals(student, labels, teacher, features, data.outputs)
 
     def validate(self) -> None:
         """Judge the epoch by the validation split, and keep its state where it is the best so far."""
-        accuracy, reached = _validated(self.average.model, self.validation, self.device)
-        self.history.append(accuracy)
-        beats_start = accuracy > self.best if self._start_stands else accuracy >= self.best
+        score, reached = _validated(self.average.model, self.validation, self.device)
+        self.history.append(score)
+        beats_start = score > self.best if self._start_stands else score >= self.best
         if beats_start:
-            self.best, self.best_epoch, self.state = accuracy, len(self.history) - 1, reached
+            self.best, self.best_epoch, self.state = score, len(self.history) - 1, reached
             self._start_stands = False
 
     def line(self) -> str:
         """Where the run stands, for people."""
         epochs = f"epoch {len(self.history)}/{self.schedule.epochs}"
-        return f"{self.title}: {epochs}, validation accuracy {self.history[-1]:.4f}, best {self.best:.4f}"
+        metric = self.validation.metric
+        now, best = metric.of_score(self.history[-1]), metric.of_score(self.best)
+        return f"{self.title}: {epochs}, validation {metric.words} {now:.4f}, best {best:.4f}"
 
     def keep(self, where: Checkpointing) -> None:
         """Write where the run stands, unless that was done a moment ago."""
@@ -326,6 +341,6 @@ class _Run:
 
 
 def _validated(model: nn.Module, validation: Examples, device: torch.device) -> tuple[float, dict[str, Tensor]]:
-    """Accuracy on the validation split, and a copy of the state that has it."""
-    accuracy = float(correct(logits_of(model, validation.inputs, device), validation.labels).float().mean())
-    return accuracy, {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    """The score on the validation split, and a copy of the state that has it."""
+    score = validation.metric.score(logits_of(model, validation.inputs, device), validation.labels)
+    return score, {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from edgekd.errors import BuildError, ConfigurationError
 from edgekd.records import Objective
+from edgekd.tasks import Outputs
 from edgekd.train.objectives.feature import attention, fitnet
 from edgekd.train.objectives.hard import hard
 from edgekd.train.objectives.relational import relational
@@ -58,6 +59,14 @@ class Loss:
         """The terms that read layers inside the teacher."""
         return [objective for objective in self.objectives if objective.needs_features]
 
+    def require(self, outputs: Outputs) -> None:
+        """Refuse what has no meaning for outputs of this kind.
+
+        Raises:
+            ConfigurationError: with every objective at fault, and what to use instead.
+        """
+        require_objectives(self.objectives, outputs)
+
     def __call__(self, signals: Signals, progress: float = 0.0) -> Tensor:
         """The scalar loss of a batch, when a share `progress` (0 to 1) of the planned steps is done."""
         total: Tensor | None = None
@@ -75,6 +84,33 @@ class Loss:
             if not OBJECTIVES[objective.kind](signals, objective).isfinite():
                 return f"the term {objective.kind!r}"
         return "the weighted sum"
+
+
+OUTPUTS_IN_WORDS: dict[Outputs, str] = {
+    "classes": "one of several classes",
+    "multi_label": "independent labels",
+    "regression": "values",
+}
+
+
+def require_objectives(objectives: Sequence[Objective], outputs: Outputs) -> None:
+    """Refuse objectives that have no meaning for outputs of this kind.
+
+    Raises:
+        ConfigurationError: with every objective at fault, and what to use instead.
+    """
+    words, problems = OUTPUTS_IN_WORDS[outputs], []
+    if outputs != "classes":
+        problems = [
+            f"distill.objectives: {objective.kind!r} compares distributions over classes, but the outputs are {words}: "
+            f"use 'hard', 'hinton' or a feature objective"
+            for objective in objectives
+            if objective.classes_only
+        ]
+    if outputs == "regression" and any(getattr(objective, "label_smoothing", 0) for objective in objectives):
+        problems.append("distill.objectives: 'hard' with label_smoothing has no meaning for values: leave it at 0")
+    if problems:
+        raise ConfigurationError("\n".join(problems))
 
 
 def nan_error(loss: Loss, signals: Signals, where: str, learning_rate: float) -> BuildError:

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from edgekd.errors import ConfigurationError
 from edgekd.records import Dist, Dkd, Hinton, LogitStandardization
 from edgekd.train.objectives.signals import UNLABELLED, Signals
 
@@ -19,9 +18,9 @@ def hinton(signals: Signals, objective: Hinton) -> Tensor:
     Of values, which have no temperature: mean squared difference.
     """
     student, teacher, temperature = signals.student_logits, signals.teacher(), objective.temperature
-    if signals.outputs == "values":
+    if signals.outputs == "regression":
         return functional.mse_loss(student, teacher)
-    if signals.outputs == "labels":
+    if signals.outputs == "multi_label":
         sides = torch.stack((teacher, -teacher), -1) / temperature, torch.stack((student, -student), -1) / temperature
         terms = functional.logsigmoid(sides[0]).exp() * (
             functional.logsigmoid(sides[0]) - functional.logsigmoid(sides[1])
@@ -36,7 +35,6 @@ def logit_standardization(signals: Signals, objective: LogitStandardization) -> 
     T**2 * mean over the batch of KL(softmax(z(t) / T) || softmax(z(s) / T)), where z takes each row's mean away and
     divides by its standard deviation; s and t of shape (B, K).
     """
-    _classes_only(signals, "logit_standardization")
     return _soft_targets(_standardized(signals.student_logits), _standardized(signals.teacher()), objective.temperature)
 
 
@@ -47,7 +45,6 @@ def dkd(signals: Signals, objective: Dkd) -> Tensor:
     softmax(. / T) for the label y, q the softmax over the K - 1 other classes. s and t of shape (B, K), K >= 2. Where
     an input has no label, y is the teacher's choice.
     """
-    _classes_only(signals, "dkd")
     teacher = signals.teacher() / objective.temperature
     student = signals.student_logits / objective.temperature
     target = torch.where(signals.labels == UNLABELLED, teacher.argmax(1), signals.labels)[:, None]
@@ -70,7 +67,6 @@ def dist(signals: Signals, objective: Dist) -> Tensor:
     T**2 * (beta (1 - mean over inputs of pearson(p_s, p_t)) + gamma (1 - mean over classes of pearson(p_s', p_t')))
     of p = softmax(. / T), s and t of shape (B, K).
     """
-    _classes_only(signals, "dist")
     student = (signals.student_logits / objective.temperature).softmax(1)
     teacher = (signals.teacher() / objective.temperature).softmax(1)
     between_classes = 1 - _correlation(student, teacher).mean()
@@ -93,11 +89,3 @@ def _correlation(first: Tensor, second: Tensor) -> Tensor:
     return functional.cosine_similarity(
         first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True), dim=1, eps=1e-8
     )
-
-
-def _classes_only(signals: Signals, kind: str) -> None:
-    if signals.outputs != "classes":
-        raise ConfigurationError(
-            f"distill.objectives: {kind!r} compares distributions over classes, but the outputs are "
-            f"{'independent labels' if signals.outputs == 'labels' else 'values'}: use 'hard' and 'hinton' there"
-        )

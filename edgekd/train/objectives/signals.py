@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from edgekd.records import Objective
+from edgekd.tasks import Outputs
 
 UNLABELLED = -1
-"""The label of an input whose class nobody knows: terms that learn from labels pass over it."""
-
-Outputs = Literal["classes", "labels", "values"]
+"""The label of an input whose class nobody knows: terms that learn from labels pass over it. NaN for other outputs."""
 
 
 class FeaturePair(NamedTuple):
@@ -32,8 +31,8 @@ class Signals:
 
     Args:
         student_logits: (B, K) float32, with gradient.
-        labels: (B,) int64, `UNLABELLED` where there is none; (B, K) float of 0 and 1 for `outputs = "labels"`,
-            of anything for `outputs = "values"`.
+        labels: (B,) int64, `UNLABELLED` where there is none; else (B, K) float32, NaN where there is none: of 0 and 1
+            for `outputs = "multi_label"`, of anything for `outputs = "regression"`.
         teacher_logits: (B, K) float32, without gradient; None where no teacher takes part.
         features: pairs of feature maps by objective, where an objective needs them.
         outputs: what the K outputs are: one of K classes, K independent labels, or K values (regression).

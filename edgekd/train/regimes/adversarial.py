@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
@@ -13,19 +14,25 @@ from edgekd.train.examples import correct
 from edgekd.train.loop import Additions
 from edgekd.train.objectives import Loss
 from edgekd.train.objectives.signals import Signals
-from edgekd.train.regimes.setting import Note, Outcome, Setting, of_responses
+from edgekd.train.regimes.setting import Note, Outcome, Setting
 
 ATTACK_BATCH = 256
 
 
 def adversarial(setting: Setting) -> Outcome:
-    """Robust distillation (arXiv:1905.09747) or a discriminator of logits (arXiv:1709.00513)."""
+    """Robust distillation (arXiv:1905.09747) or a discriminator of logits (arXiv:1709.00513).
+
+    Raises:
+        ConfigurationError: the outputs are no classes.
+    """
+    setting.require_classes("distill.regime = 'adversarial'")
     options = setting.recipe.adversarial
     student, logits = setting.fresh_student(), setting.teacher_logits()
     if options.form == "discriminator":
-        objectives = of_responses(setting.recipe.objectives)
-        loss = DiscriminatedLoss(objectives, logits.shape[1], options.discriminator_weight, setting.seed)
-        trained = setting.learn_from(student, "student", setting.examples(logits), loss)
+        loss = DiscriminatedLoss(setting.recipe.objectives, logits.shape[1], options.discriminator_weight, setting.seed)
+        seen = torch.from_numpy(np.ascontiguousarray(setting.data.train.inputs))
+        additions = Additions(features=setting.features(setting.teacher, seen))
+        trained = setting.learn_from(student, "student", setting.examples(logits), loss, additions=additions)
         return Outcome(student, trained, trained.steps, {"form": options.form})
 
     def attacked(model: nn.Module, inputs: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
 from edgekd.records import Objective
-from edgekd.train.examples import Examples
 from edgekd.train.features import layer_shapes, watching
+from edgekd.train.loop import Additions
 from edgekd.train.objectives import Loss
 from edgekd.train.objectives.signals import Signals
-from edgekd.train.regimes.setting import Outcome, Setting, of_responses
+from edgekd.train.regimes.setting import Outcome, Setting
 
 COARSE = 16
 
@@ -56,13 +57,12 @@ class AuxiliaryLoss(Loss):
         own, extra = signals.student_logits[:, : self._classes], signals.student_logits[:, self._classes :]
         teacher, target = signals.teacher()[:, : self._classes], signals.teacher()[:, self._classes :]
         auxiliary = functional.cross_entropy(extra, target) if self._groups else functional.mse_loss(extra, target)
-        return super().__call__(Signals(own, signals.labels, teacher), progress) + self._weight * auxiliary
+        told = replace(signals, student_logits=own, teacher_logits=teacher)
+        return super().__call__(told, progress) + self._weight * auxiliary
 
 
 def multi_task(setting: Setting) -> Outcome:
-    """Classes, and an auxiliary head that must share the student's features (Caruana 1997).
-
-    Terms on features are left out.
+    """The task's outputs, and an auxiliary head that must share the student's features (Caruana 1997).
 
     Raises:
         ConfigurationError: groups are the auxiliary task, and the training split has none.
@@ -81,11 +81,11 @@ def multi_task(setting: Setting) -> Outcome:
     logits = setting.teacher_logits()
     student = setting.fresh_student()
     both = TwoHeads(student, examples.inputs[:1], targets.shape[1])
-    loss = AuxiliaryLoss(
-        of_responses(setting.recipe.objectives), logits.shape[1], options.weight, options.auxiliary == "groups"
-    )
-    told = Examples(examples.inputs, examples.labels, torch.cat((logits, targets), 1))
-    trained = setting.learn_from(both, "student", told, loss)
+    loss = AuxiliaryLoss(setting.recipe.objectives, logits.shape[1], options.weight, options.auxiliary == "groups")
+    told = replace(examples, teacher_logits=torch.cat((logits, targets), 1))
+    seen = torch.from_numpy(np.ascontiguousarray(setting.data.train.inputs))
+    additions = Additions(features=setting.features(setting.teacher, seen), compared=student)
+    trained = setting.learn_from(both, "student", told, loss, additions=additions)
     return Outcome(student.eval(), trained, trained.steps, {"auxiliary_outputs": targets.shape[1]})
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
-import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
@@ -18,26 +19,29 @@ from edgekd.train.regimes.setting import Outcome, Setting, of_responses
 def self_distillation(setting: Setting) -> Outcome:
     """Born-again generations (arXiv:1805.04770), or the run's own average as the teacher (arXiv:1703.01780).
 
-    Terms on features need another network and are left out.
+    Terms on features are of the generation before; the average's layers teach none.
 
     Raises:
         ConfigurationError: the average is to teach, but weights are not averaged.
     """
-    options, objectives = setting.recipe.self_distillation, of_responses(setting.recipe.objectives)
+    options = setting.recipe.self_distillation
     if options.source == "average":
-        return _from_its_average(setting, objectives)
-    steps, logits, accuracies = 0, None, []
+        return _from_its_average(setting, of_responses(setting.recipe.objectives))
+    inputs = setting.examples().inputs
+    steps, logits, accuracies, additions = 0, None, [], Additions()
     for generation in range(options.generations):
         student = setting.fresh_student(generation)
         trained = setting.learn(
             student,
             f"generation {generation + 1}",
             teacher_logits=logits,
-            objectives=[Hard()] if logits is None else objectives,
+            objectives=[Hard()] if logits is None else None,
+            additions=additions,
         )
-        logits = logits_of(student, setting.examples().inputs, setting.device)
+        logits = logits_of(student, inputs, setting.device)
+        additions = Additions(features=setting.features(student, inputs))
         steps += trained.steps
-        accuracies.append(trained.validation_accuracy)
+        accuracies.append(setting.metric.of_score(trained.validation_accuracy))
     notes = {f"generation_{index + 1}_val_accuracy": accuracy for index, accuracy in enumerate(accuracies)}
     return Outcome(student, trained, steps, dict(notes))
 
@@ -82,10 +86,11 @@ class MutualLoss(Loss):
         peers = signals.student_logits.chunk(self._options.peers, 1)
         total = peers[0].new_zeros(())
         for index, own in enumerate(peers):
-            total = total + functional.cross_entropy(own, signals.labels)
+            mine = replace(signals, student_logits=own)
+            total = total + OBJECTIVES["hard"](mine, self.objectives[0])
             others = [other.detach() for position, other in enumerate(peers) if position != index]
             for other in others:
-                told = Signals(own, signals.labels, other)
+                told = replace(mine, teacher_logits=other)
                 total = total + self._options.weight / len(others) * OBJECTIVES["hinton"](told, self.objectives[1])
         return total
 

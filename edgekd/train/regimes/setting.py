@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgekd.errors import ConfigurationError
 from edgekd.records import Distillation, Hard, Objective, Training
-from edgekd.tasks import Development, Split
+from edgekd.tasks import Development, Outputs, Split
 from edgekd.train.distill import train_model
 from edgekd.train.examples import Examples, examples_of, logits_of
+from edgekd.train.features import TeacherFeatures
 from edgekd.train.loop import Additions, Checkpointing, Progress, Trained, train
-from edgekd.train.objectives import Loss
+from edgekd.train.metrics import Metric, metric_of
+from edgekd.train.objectives import OUTPUTS_IN_WORDS, Loss
 
 Shape = tuple[int, int, int]
 MOST_EPOCHS = 40
@@ -38,6 +41,7 @@ class Setting:
         unlabelled: (M, *native) float32, inputs without labels.
         feature_cache: where features of the teacher are kept between students.
         checkpoints: a directory in which every training keeps where it stands, by its title.
+        deployed: the student that `continual` goes on from; None lets it train one.
     """
 
     data: Development
@@ -54,6 +58,7 @@ class Setting:
     unlabelled: np.ndarray | None = None
     feature_cache: Path | None = None
     checkpoints: Path | None = None
+    deployed: nn.Module | None = None
 
     def checkpoint(self, title: str) -> Checkpointing | None:
         """Where the training of that title keeps where it stands."""
@@ -80,7 +85,35 @@ class Setting:
     @property
     def validation(self) -> Examples:
         """The validation split as the student sees it."""
-        return examples_of(self.data.validation, self.shape)
+        return examples_of(self.data.validation, self.shape, metric=self.data.metric)
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the outputs are."""
+        return self.data.train.outputs
+
+    @property
+    def metric(self) -> Metric:
+        """By what models are judged."""
+        return metric_of(self.outputs, self.data.metric)
+
+    def require_classes(self, what: str) -> None:
+        """Refuse what has no meaning but for classes.
+
+        Raises:
+            ConfigurationError: the outputs are no classes.
+        """
+        if self.outputs != "classes":
+            raise ConfigurationError(
+                f"{what} is for classes, but the outputs are {OUTPUTS_IN_WORDS[self.outputs]}: use the regime offline, "
+                "self, online, multi_teacher, progressive, curriculum, semi_supervised, continual, reverse or "
+                "multi_task"
+            )
+
+    def features(self, teacher: nn.Module, inputs: Tensor) -> TeacherFeatures | None:
+        """A teacher's layers for inputs as it takes them, where an objective needs them."""
+        featured = any(objective.needs_features and objective.ever_counts for objective in self.recipe.objectives)
+        return TeacherFeatures(teacher, inputs, self.device, self.feature_cache) if featured else None
 
     def learn(
         self,
@@ -123,6 +156,7 @@ class Setting:
         additions: Additions = Additions(),
         schedule: Training | None = None,
         validation: Examples | None = None,
+        may_keep_start: bool = False,
     ) -> Trained:
         """Train a model on examples and with a loss that are not the recipe's own."""
         return train(
@@ -135,6 +169,7 @@ class Setting:
             device=self.device,
             title=title,
             on_progress=self.on_progress,
+            may_keep_start=may_keep_start,
             additions=additions,
             checkpoint=self.checkpoint(title),
         )
@@ -142,12 +177,16 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a regime gives: the student, how its own training went, the steps of all models trained, and notes."""
+    """What a regime gives: the student, how its own training went, the steps of all models trained, and notes.
+
+    `warnings` are what a user must not overlook.
+    """
 
     model: nn.Module
     trained: Trained
     total_steps: int
     notes: dict[str, Note] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def of_responses(objectives: Sequence[Objective]) -> list[Objective]:
@@ -164,7 +203,7 @@ def for_steps(schedule: Training, steps: int, split: Split) -> tuple[Split, Trai
     times = max(1, -(-least // len(split)))
     if times > 1:
         rows = np.tile(np.arange(len(split)), times)
-        split = Split(split.inputs[rows], split.labels[rows])
+        split = split.part(rows)
     per_epoch = max(1, len(split) // min(schedule.batch_size, len(split)))
     epochs = -(-steps // per_epoch)
     return split, schedule.model_copy(update={"epochs": epochs, "patience": epochs})

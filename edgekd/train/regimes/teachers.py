@@ -9,7 +9,9 @@ from torch import Tensor
 
 from edgekd.errors import ConfigurationError
 from edgekd.records import Hard, MultiTeacher
-from edgekd.train.examples import correct, examples_of, logits_of
+from edgekd.tasks import Outputs
+from edgekd.train.examples import examples_of, labels_of, logits_of
+from edgekd.train.loop import Additions
 from edgekd.train.regimes.setting import Outcome, Setting, of_responses
 
 
@@ -25,22 +27,39 @@ def multi_teacher(setting: Setting) -> Outcome:
         teacher, shape = setting.train_teacher(setting.seed + 100 * index, shares[(index - 1) % len(shares)])
         inputs = examples_of(setting.data.train, shape).inputs
         everyone.append(logits_of(teacher.to(setting.device), inputs, setting.device))
-    labels = torch.from_numpy(setting.data.train.labels)
-    combined = combine(everyone, labels, options.combine)
+    combined = combine(everyone, labels_of(setting.data.train), options.combine, setting.outputs)
     student = setting.fresh_student()
     trained = setting.learn(student, "student", teacher_logits=combined)
     notes = {"teachers": options.teachers, "combine": options.combine}
     return Outcome(student, trained, trained.steps, dict(notes))
 
 
-def combine(everyone: list[Tensor], labels: Tensor, how: MultiTeacher | str) -> Tensor:
+def combine(everyone: list[Tensor], labels: Tensor, how: MultiTeacher | str, outputs: Outputs = "classes") -> Tensor:
     """Several teachers' logits (N, K) as one teacher's: the logarithm of the weighted mean of their probabilities.
+
+    Independent labels are weighted each on their own, as classes of two sides. Values can only be averaged.
 
     Args:
         everyone: logits of each teacher.
-        labels: (N,) with -1 where there is none.
+        labels: (N,) with -1 where there is none; of independent labels (N, K), NaN where there is none.
         how: `mean`, `confidence` or `per_sample`, as `MultiTeacher` says.
+        outputs: what the outputs are.
+
+    Raises:
+        ConfigurationError: values by another way than the mean.
     """
+    if outputs == "regression":
+        if how != "mean":
+            raise ConfigurationError(
+                f"distill.multi_teacher.combine = {how!r} weighs teachers by their probabilities, and values have "
+                "none: use 'mean'"
+            )
+        return torch.stack(everyone).mean(0)
+    if outputs == "multi_label":
+        sides = [torch.stack((-logits, torch.zeros_like(logits)), 2).flatten(0, 1) for logits in everyone]
+        known = torch.where(labels.isnan(), -1, labels.nan_to_num()).long().flatten()
+        both = combine(sides, known, how).view(*labels.shape, 2)
+        return both[..., 1] - both[..., 0]
     log_probabilities = torch.stack([logits.log_softmax(1) for logits in everyone])
     probabilities = log_probabilities.exp()
     count, _, classes = probabilities.shape
@@ -62,13 +81,14 @@ def progressive(setting: Setting) -> Outcome:
     assistant = setting.build_assistant(setting.recipe.progressive.widening)
     first = setting.learn(assistant, "assistant", teacher_logits=setting.teacher_logits())
     student = setting.fresh_student()
-    logits = logits_of(assistant, setting.examples().inputs, setting.device)
     # The assistant sees what the student sees; the task's own teacher no longer speaks.
-    objectives = of_responses(setting.recipe.objectives)
-    trained = setting.learn(student, "student", teacher_logits=logits, objectives=objectives)
+    inputs = setting.examples().inputs
+    logits = logits_of(assistant, inputs, setting.device)
+    additions = Additions(features=setting.features(assistant, inputs))
+    trained = setting.learn(student, "student", teacher_logits=logits, additions=additions)
     notes = {
         "assistant_parameters": sum(parameter.numel() for parameter in assistant.parameters()),
-        "assistant_val_accuracy": first.validation_accuracy,
+        "assistant_val_accuracy": setting.metric.of_score(first.validation_accuracy),
     }
     return Outcome(student, trained, first.steps + trained.steps, dict(notes))
 
@@ -91,7 +111,7 @@ def reverse(setting: Setting) -> Outcome:
     helper = setting.fresh_student(1)
     first = setting.learn(helper, "helper", objectives=[Hard()])
     logits = logits_of(helper, setting.examples().inputs, setting.device)
-    before = _validation_accuracy(setting)
+    before = setting.metric.score(setting.teacher_logits(setting.data.validation), setting.validation.labels)
     start = {name: value.clone() for name, value in setting.teacher.state_dict().items()}
     schedule = setting.recipe.training.model_copy(
         update={
@@ -114,13 +134,8 @@ def reverse(setting: Setting) -> Outcome:
     trained = setting.learn(student, "student", teacher_logits=setting.teacher_logits())
     setting.teacher.load_state_dict(start)
     notes = {
-        "teacher_val_accuracy_before": before,
-        "teacher_val_accuracy_helped": helped.validation_accuracy,
+        "teacher_val_accuracy_before": setting.metric.of_score(before),
+        "teacher_val_accuracy_helped": setting.metric.of_score(helped.validation_accuracy),
         "help_paid": paid,
     }
     return Outcome(student, trained, first.steps + helped.steps + trained.steps, dict(notes))
-
-
-def _validation_accuracy(setting: Setting) -> float:
-    labels = torch.from_numpy(setting.data.validation.labels)
-    return float(correct(setting.teacher_logits(setting.data.validation), labels).float().mean())

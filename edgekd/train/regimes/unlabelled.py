@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
 from edgekd.records import DataFree, Hard, SemiSupervised
-from edgekd.tasks import Split, student_inputs
-from edgekd.train.examples import Examples, examples_of, logits_of
+from edgekd.tasks import Outputs, Split, student_inputs
+from edgekd.train.examples import Examples, examples_of, labels_of, logits_of
+from edgekd.train.loop import Additions
 from edgekd.train.objectives import Loss
 from edgekd.train.objectives.signals import UNLABELLED
 from edgekd.train.regimes.setting import Note, Outcome, Setting, for_steps, of_responses
@@ -35,10 +36,20 @@ def hide_labels(train: Split, options: SemiSupervised, seed: int) -> tuple[Split
         kept = np.isin(names, options.label_groups)
     else:
         kept = np.ones(len(train), dtype=bool)
-    if options.labels is not None:
+    if options.labels is not None and train.outputs == "classes":
         kept = _same_number_for_each_class(train.labels, kept, options.labels, seed)
-    groups = None if train.groups is None else train.groups[kept]
-    return Split(train.inputs[kept], train.labels[kept], groups), train.inputs[~kept]
+    elif options.labels is not None:
+        kept = _drawn(kept, options.labels, seed)
+    return train.part(kept), train.inputs[~kept]
+
+
+def _drawn(allowed: np.ndarray, total: int, seed: int) -> np.ndarray:
+    rows = np.flatnonzero(allowed)
+    if total > len(rows):
+        raise ConfigurationError(f"distill.semi_supervised.labels = {total}: only {len(rows)} inputs have labels")
+    chosen = np.zeros(len(allowed), dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(rows)[:total]] = True
+    return chosen
 
 
 def _same_number_for_each_class(labels: np.ndarray, allowed: np.ndarray, total: int, seed: int) -> np.ndarray:
@@ -74,11 +85,11 @@ def semi_supervised(setting: Setting) -> Outcome:
     train = setting.data.train
     both = np.concatenate([train.inputs, setting.unlabelled])
     logits = logits_of(setting.teacher.to(setting.device), torch.from_numpy(both), setting.device)
-    labels, used = pseudo_labels(logits, torch.from_numpy(train.labels), options)
-    examples = Examples(torch.from_numpy(student_inputs(both, setting.shape)), labels, logits)
+    labels, used = pseudo_labels(logits, labels_of(train), options, setting.outputs)
+    examples = Examples(torch.from_numpy(student_inputs(both, setting.shape)), labels, logits, setting.outputs)
     student = setting.fresh_student()
-    loss = Loss(of_responses(setting.recipe.objectives))
-    trained = setting.learn_from(student, "student", examples, loss)
+    additions = Additions(features=setting.features(setting.teacher, torch.from_numpy(both)))
+    trained = setting.learn_from(student, "student", examples, Loss(setting.recipe.objectives), additions=additions)
     notes: dict[str, Note] = {
         "labelled": len(train),
         "unlabelled": len(setting.unlabelled),
@@ -88,12 +99,21 @@ def semi_supervised(setting: Setting) -> Outcome:
     return Outcome(student, trained, trained.steps, notes)
 
 
-def pseudo_labels(logits: Tensor, known: Tensor, options: SemiSupervised) -> tuple[Tensor, float]:
+def pseudo_labels(
+    logits: Tensor, known: Tensor, options: SemiSupervised, outputs: Outputs = "classes"
+) -> tuple[Tensor, float]:
     """Labels (N,) of the labelled inputs, which come first, then the teacher's where it is sure, else none.
 
+    Of independent labels (N, K), each on its own. Of values there are none: nobody can say how sure the teacher is.
+
     Returns:
-        The labels, and the share of the unlabelled inputs that got one.
+        The labels, and the share of the unlabelled inputs' labels that were given.
     """
+    if outputs != "classes":
+        others = logits[len(known) :]
+        certainty = torch.sigmoid(others.abs()) if outputs == "multi_label" else torch.zeros_like(others)
+        sure = (certainty >= max(options.threshold, 0.5)) & options.pseudo_labels
+        return torch.cat((known, torch.where(sure, (others > 0).float(), torch.nan))), float(sure.float().mean())
     confidence, choice = logits[len(known) :].softmax(1).max(1)
     sure = (confidence >= options.threshold) & options.pseudo_labels
     labels = torch.cat((known, torch.where(sure, choice, UNLABELLED)))
@@ -106,8 +126,9 @@ def data_free(setting: Setting) -> Outcome:
     The validation split still decides when to stop: without any real data nothing could say how good the student is.
 
     Raises:
-        ConfigurationError: the teacher has no batch norm whose statistics could be met.
+        ConfigurationError: the teacher has no batch norm whose statistics could be met, or no classes.
     """
+    setting.require_classes("distill.regime = 'data_free'")
     options = setting.recipe.data_free
     inputs = invert(setting.teacher.to(setting.device), setting.native, options, setting.seed, setting.device)
     objectives = [o for o in of_responses(setting.recipe.objectives) if o.needs_teacher] or [Hard()]

@@ -223,14 +223,14 @@ def test_similarity_equals_its_formula_whatever_the_widths():
     assert float(of_features(Relational(form="similarity"), student, teacher)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("outputs", ["labels", "values"])
+@pytest.mark.parametrize("outputs", ["multi_label", "regression"])
 def test_independent_labels_and_values_have_their_own_losses(outputs):
     signals = batch()
     student, teacher, _ = arrays(signals)
     labels = torch.randint(0, 2, (5, 4), generator=torch.Generator().manual_seed(1)).double()
     other = Signals(signals.student_logits, labels, signals.teacher(), outputs=outputs)
     y, sigmoid = labels.numpy(), lambda x: 1 / (1 + np.exp(-x))
-    if outputs == "values":
+    if outputs == "regression":
         expected = ((student - y) ** 2).mean(), ((student - teacher) ** 2).mean()
     else:
         p, q = sigmoid(student / 3), sigmoid(teacher / 3)
@@ -245,8 +245,35 @@ def test_independent_labels_and_values_have_their_own_losses(outputs):
             ),
             (signals.student_logits,),
         )
-    with pytest.raises(ConfigurationError, match="distributions over classes"):
-        OBJECTIVES["dkd"](other, Dkd())
+    some = labels.clone()
+    some[0, 1:] = torch.nan
+    known = Signals(signals.student_logits[1:], labels[1:], outputs=outputs)
+    assert float(OBJECTIVES["hard"](Signals(signals.student_logits, some, outputs=outputs), Hard())) == pytest.approx(
+        (16 * float(OBJECTIVES["hard"](known, Hard())) + first_term(student, y, outputs)) / 17
+    )
+    none = Signals(signals.student_logits, torch.full_like(labels, torch.nan), outputs=outputs)
+    assert float(OBJECTIVES["hard"](none, Hard())) == 0
+
+
+def first_term(student, y, outputs):
+    if outputs == "regression":
+        return (student[0, 0] - y[0, 0]) ** 2
+    return np.log1p(np.exp(student[0, 0])) - y[0, 0] * student[0, 0]
+
+
+def test_objectives_that_mean_nothing_for_the_outputs_are_refused_at_once():
+    loss = Loss([Hard(label_smoothing=0.1), Hinton(), Dkd(), Dist(), LogitStandardization()])
+    loss.require("classes")
+    with pytest.raises(ConfigurationError) as error:
+        loss.require("regression")
+    said = str(error.value).splitlines()
+    assert len(said) == 4
+    assert all(f"'{kind}' compares" in str(error.value) for kind in ("dkd", "dist", "logit_standardization"))
+    assert "label_smoothing has no meaning for values" in said[3]
+    with pytest.raises(ConfigurationError) as error:
+        loss.require("multi_label")
+    assert "smoothing" not in str(error.value)
+    Loss([Hard(), Hinton(), FitNet(), Attention(), Relational()]).require("regression")
 
 
 def test_the_loss_is_the_weighted_sum_and_weights_move_over_the_run():
