@@ -98,13 +98,27 @@ class SemiSupervised(Record):
 
 
 class DataFree(Record):
-    """Inputs made from the teacher's batch statistics, none of the real ones (Yin et al. 2020, arXiv:1912.08795)."""
+    """Inputs made from the teacher, none of the real ones.
 
+    `inversion`: a set of `inputs` inputs, moved from noise until the teacher's batch statistics are met (Yin et al.
+    2020, arXiv:1912.08795). `generator`: a small network, trained for `generator_steps` steps to make inputs that the
+    teacher is sure of, of all classes alike (Chen et al. 2019, arXiv:1904.01186), with its batch statistics; the
+    student then sees fresh ones at every step. With `disagreement_weight` the generator goes on, against the student:
+    it looks for inputs on which the two differ (Fang et al. 2019, arXiv:1912.11006).
+    """
+
+    source: Literal["inversion", "generator"] = "inversion"
     inputs: Annotated[int, Field(ge=64, le=100_000)] = 2048
     iterations: PositiveInt = 150
     learning_rate: Positive = 0.05
     statistics_weight: NonNegative = 1.0
     smoothness_weight: NonNegative = 0.05
+    generator_steps: PositiveInt = 600
+    generator_learning_rate: Positive = 2e-3
+    noise_size: Annotated[int, Field(ge=2, le=1024)] = 64
+    onehot_weight: NonNegative = 1.0
+    entropy_weight: NonNegative = 5.0
+    disagreement_weight: NonNegative = 0.0
 
 
 class Adversarial(Record):

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[str], None]
 ChooseRows = Callable[[int, int, torch.Generator], Tensor]
 ChangeInputs = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
+Synthesise = Callable[[nn.Module, int], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Additions:
         features: the teacher's layers, for objectives that need them.
         choose_rows: (epoch, epochs, generator) to the rows of the epoch in their order; all, shuffled, by default.
         change_inputs: (model, inputs, labels, teacher logits) of a batch to the inputs the student is shown.
+        synthesise: (model, how many) to inputs, labels and teacher logits that stand in for those of every batch; a run
+            with it is not resumed.
         compared: the part of the model whose layers are held beside the teacher's; all of it by default.
         own_average_teaches: the teacher's logits are those of the run's own averaged weights.
         on_epoch: told (epochs done, validation accuracy) after each epoch; what it raises ends the run.
@@ -63,6 +66,7 @@ class Additions:
     compared: nn.Module | None = None
     choose_rows: ChooseRows | None = None
     change_inputs: ChangeInputs | None = None
+    synthesise: Synthesise | None = None
     own_average_teaches: bool = False
     on_epoch: Callable[[int, float], None] | None = None
 
@@ -145,8 +149,8 @@ def train(
     started = time.perf_counter()
     loss.require(data.outputs)
     run = _Run(model, data, validation, loss, schedule, seed, device, title, max_steps, may_keep_start, additions)
-    if checkpoint is not None and not loss.resumable:
-        logger.info("%s: has an opponent that is not kept, and starts over where it is stopped", title)
+    if checkpoint is not None and not (loss.resumable and additions.synthesise is None):
+        logger.info("%s: has an opponent or a source that is not kept, and starts over where it is stopped", title)
         checkpoint = None
     if checkpoint is not None:
         run.resume(checkpoint)
@@ -271,9 +275,13 @@ class _Run:
 
     def _signals(self, rows: Tensor) -> Signals:
         data, additions = self.data, self.additions
-        inputs = data.inputs[rows].to(self.device).contiguous(memory_format=torch.channels_last)
-        labels = data.labels[rows].to(self.device)
-        teacher = None if data.teacher_logits is None else data.teacher_logits[rows].to(self.device)
+        teacher: Tensor | None
+        if additions.synthesise is not None:
+            inputs, labels, teacher = additions.synthesise(self.model, len(rows))
+        else:
+            inputs, labels = data.inputs[rows].to(self.device), data.labels[rows].to(self.device)
+            teacher = None if data.teacher_logits is None else data.teacher_logits[rows].to(self.device)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
         if additions.own_average_teaches:
             with torch.no_grad():
                 teacher = self.average.model.eval()(inputs).float()

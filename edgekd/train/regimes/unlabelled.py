@@ -1,20 +1,19 @@
-"""Few labels, or none of the real inputs at all."""
+"""Few labels, and the rest of the inputs without."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgekd.errors import ConfigurationError
-from edgekd.records import DataFree, Hard, SemiSupervised
+from edgekd.records import SemiSupervised
 from edgekd.tasks import Outputs, Split, student_inputs
-from edgekd.train.examples import Examples, examples_of, labels_of, logits_of
+from edgekd.train.examples import Examples, labels_of, logits_of
 from edgekd.train.loop import Additions
 from edgekd.train.objectives import Loss
 from edgekd.train.objectives.signals import UNLABELLED
-from edgekd.train.regimes.setting import Note, Outcome, Setting, for_steps, of_responses
+from edgekd.train.regimes.setting import Note, Outcome, Setting
 
 
 def hide_labels(train: Split, options: SemiSupervised, seed: int) -> tuple[Split, np.ndarray]:
@@ -118,78 +117,3 @@ def pseudo_labels(
     sure = (confidence >= options.threshold) & options.pseudo_labels
     labels = torch.cat((known, torch.where(sure, choice, UNLABELLED)))
     return labels, float(sure.float().mean())
-
-
-def data_free(setting: Setting) -> Outcome:
-    """Inputs made from the teacher, and its answers to them; no real training input is looked at.
-
-    The validation split still decides when to stop: without any real data nothing could say how good the student is.
-
-    Raises:
-        ConfigurationError: the teacher has no batch norm whose statistics could be met, or no classes.
-    """
-    setting.require_classes("distill.regime = 'data_free'")
-    options = setting.recipe.data_free
-    inputs = invert(setting.teacher.to(setting.device), setting.native, options, setting.seed, setting.device)
-    objectives = [o for o in of_responses(setting.recipe.objectives) if o.needs_teacher] or [Hard()]
-    steps = setting.recipe.training.epochs * max(1, len(setting.data.train) // setting.recipe.training.batch_size)
-    choices = logits_of(setting.teacher, inputs, setting.device).argmax(1)
-    made, schedule = for_steps(setting.recipe.training, steps, Split(inputs.numpy(), choices.numpy()))
-    examples = examples_of(made, setting.shape, setting.teacher_logits(made))
-    student = setting.fresh_student()
-    trained = setting.learn_from(student, "student", examples, Loss(objectives), schedule=schedule)
-    return Outcome(student, trained, trained.steps, {"synthesised": len(inputs)})
-
-
-def invert(
-    teacher: nn.Module, shape: tuple[int, int, int], options: DataFree, seed: int, device: torch.device
-) -> Tensor:
-    """Inputs (N, C, H, W) whose features have the statistics the teacher's batch norms remember.
-
-    (DeepInversion: Yin et al. 2020, arXiv:1912.08795, equations 2 to 4, without the competition term.) Minimises the
-    cross-entropy with a drawn class, plus the squared distances of the batch's channel means and variances to the
-    running ones, plus the mean squared difference of neighbouring places.
-    """
-    norms = [module for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not norms:
-        raise ConfigurationError(
-            "distill.regime = 'data_free': the teacher has no batch norm, whose statistics inputs are made from"
-        )
-    teacher.eval()
-    generator = torch.Generator().manual_seed(seed)
-    distances: list[Tensor] = []
-
-    def compare(module: nn.Module, args: tuple[Tensor, ...], _output: object) -> None:
-        assert isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
-        assert module.running_var is not None
-        variance, mean = torch.var_mean(args[0], dim=(0, 2, 3), correction=0)
-        scale = module.running_var.mean() + 1e-6
-        distances.append(
-            ((mean - module.running_mean).square().mean() / scale)
-            + ((variance - module.running_var).square().mean() / scale**2)
-        )
-
-    handles = [norm.register_forward_hook(compare) for norm in norms]
-    try:
-        parts = []
-        for start in range(0, options.inputs, 256):
-            count = min(256, options.inputs - start)
-            inputs = torch.randn(count, *shape, generator=generator).to(device).requires_grad_()
-            optimizer = torch.optim.Adam([inputs], lr=options.learning_rate)
-            with torch.no_grad():
-                classes = teacher(inputs[:1]).shape[1]
-            wanted = torch.randint(classes, (count,), generator=generator).to(device)
-            for _ in range(options.iterations):
-                distances.clear()
-                loss = functional.cross_entropy(teacher(inputs), wanted)
-                loss = loss + options.statistics_weight * torch.stack(distances).mean()
-                for axis in (2, 3):
-                    if inputs.shape[axis] > 1:
-                        loss = loss + options.smoothness_weight * inputs.diff(dim=axis).square().mean()
-                (inputs.grad,) = torch.autograd.grad(loss, inputs)
-                optimizer.step()
-            parts.append(inputs.detach().cpu())
-    finally:
-        for handle in handles:
-            handle.remove()
-    return torch.cat(parts)

@@ -1,5 +1,7 @@
 """Independent labels and values: each regime learns from them, or refuses by name and says what works."""
 
+from dataclasses import replace
+
 import garments_task
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from edgekd.records import (
     Attention,
     Continual,
     Curriculum,
+    DataFree,
     Distillation,
     Dkd,
     FitNet,
@@ -32,7 +35,7 @@ from edgekd.train.calibration import expected_calibration_error, fit_scaling
 from edgekd.train.distill import HARD_ONLY, train_model
 from edgekd.train.examples import examples_of, labels_of, logits_of
 from edgekd.train.metrics import METRICS
-from edgekd.train.regimes import REGIME_FUNCTIONS, Setting, hide_labels
+from edgekd.train.regimes import REGIME_FUNCTIONS, Setting, hide_labels, why_without_features
 
 CPU = torch.device("cpu")
 CLASSES_ONLY = {"data_free", "adversarial"}
@@ -74,10 +77,10 @@ def taught(request):
 def setting(taught):
     task, teacher = taught
 
-    def of(data=None, unlabelled=None, **options):
+    def of(**options):
         ours = architecture(task)
         return Setting(
-            data=data or task.development(),
+            data=task.development(),
             native=task.input_shape,
             shape=ours.input_shape,
             recipe=Distillation(**{"training": SCHEDULE, **options}),
@@ -87,7 +90,6 @@ def setting(taught):
             train_teacher=lambda seed, share: (trained_teacher(task, seed), task.input_shape),
             seed=0,
             device=CPU,
-            unlabelled=unlabelled,
         )
 
     return of
@@ -116,7 +118,7 @@ def test_each_regime_learns_from_them_or_refuses_by_name(setting, regime):
     if regime == "semi_supervised":
         labelled, rest = hide_labels(ours.data.train, SemiSupervised(labels=300), seed=0)
         assert (len(labelled), len(rest)) == (300, len(ours.data.train) - 300)
-        ours = setting(type(ours.data)(labelled, ours.data.validation), rest, regime=regime)
+        ours = replace(ours, data=replace(ours.data, train=labelled), unlabelled=rest)
     outcome = REGIME_FUNCTIONS[regime](ours)
     # R2 of a constant is 0 and F1 of chance on these labels below 0.5.
     assert merit(ours, outcome.model) > (0.1 if ours.outputs == "regression" else 0.6)
@@ -130,6 +132,37 @@ def test_features_teach_them_too(setting, objective):
     ours = setting(objectives=(Hard(), Hinton(weight=0.5), objective))
     model = REGIME_FUNCTIONS["offline"](ours).model
     assert merit(ours, model) > (0.1 if ours.outputs == "regression" else 0.6)
+
+
+@pytest.mark.parametrize(
+    "regime", ["self", "progressive", "curriculum", "semi_supervised", "continual", "reverse", "multi_task"]
+)
+def test_terms_on_features_count_in_regimes_that_carry_them(setting, regime):
+    plain, hints = (Hard(), Hinton()), (Hard(), Hinton(), FitNet(), Attention())
+    schedule = SCHEDULE.model_copy(update={"epochs": 1})
+    weights = []
+    for objectives in (plain, hints):
+        ours = setting(regime=regime, objectives=objectives, training=schedule, **OPTIONS.get(regime, {}))
+        labelled, rest = hide_labels(ours.data.train, SemiSupervised(labels=300), seed=0)
+        ours = replace(ours, data=replace(ours.data, train=labelled), unlabelled=rest)
+        assert why_without_features(ours.recipe) is None
+        weights.append(REGIME_FUNCTIONS[regime](ours).model.state_dict())
+    # Regressors are thrown away: the same weights are there, but others.
+    assert weights[0].keys() == weights[1].keys()
+    assert any(not torch.equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"regime": "online"},
+        {"regime": "self", "self_distillation": SelfDistillation(source="average")},
+        {"regime": "data_free", "data_free": DataFree(source="generator")},
+    ],
+    ids=lambda options: options["regime"],
+)
+def test_regimes_that_leave_features_out_say_why(options):
+    assert why_without_features(Distillation(**options))
 
 
 def test_an_objective_of_classes_is_refused_before_anything_is_trained(setting):
@@ -185,8 +218,6 @@ def test_independent_labels_can_be_calibrated():
     ],
 )
 def test_labels_that_cannot_be_learnt_are_refused(change, said):
-    from dataclasses import replace
-
     task = rotation_task.load()
     broken = replace(task, train=replace(task.train, labels=change(task.train.labels)))
     with pytest.raises(ConfigurationError, match=said):

@@ -15,7 +15,8 @@ from edgekd.train.regimes.continual import split_old_and_new
 from edgekd.train.regimes.multi_task import coarse
 from edgekd.train.regimes.offline import easiest_first, growing
 from edgekd.train.regimes.setting import for_steps
-from edgekd.train.regimes.unlabelled import hide_labels, invert, pseudo_labels
+from edgekd.train.regimes.unlabelled import hide_labels, pseudo_labels
+from edgekd.train.synthesis import GeneratorTraining, invert, statistics_distances
 
 CPU = torch.device("cpu")
 
@@ -86,7 +87,7 @@ def test_made_inputs_meet_the_teachers_statistics_better_than_noise():
 
     def distance(inputs):
         seen = teacher[0](inputs)
-        return float((seen.mean((0, 2, 3)) - norm.running_mean).square().mean())
+        return float((seen.mean((0, 2, 3)) - norm.running_mean).square().mean().detach())
 
     before = [value.clone() for value in teacher.state_dict().values()]
     made = invert(teacher, task.input_shape, DataFree(inputs=64, iterations=80), 0, CPU)
@@ -95,6 +96,39 @@ def test_made_inputs_meet_the_teachers_statistics_better_than_noise():
     assert all(torch.equal(a, b) for a, b in zip(before, teacher.state_dict().values(), strict=True))
     with pytest.raises(ConfigurationError, match="no batch norm"):
         invert(linear(), (1, 4, 4), DataFree(), 0, CPU)
+
+
+def test_a_generator_learns_all_classes_the_statistics_and_to_find_disagreement():
+    task = load()
+    torch.manual_seed(0)
+    teacher = residual_teacher(1, 10, (8, 16), (3, 3), dropout=0.0)
+    images, labels = torch.from_numpy(task.train.inputs), torch.from_numpy(task.train.labels)
+    optimizer = torch.optim.Adam(teacher.parameters(), 1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(teacher(images[:256]), labels[:256]).backward()
+        optimizer.step()
+    options = DataFree(source="generator", disagreement_weight=1.0)
+    source = GeneratorTraining(teacher, (1, 8, 8), (1, 6, 6), options, 0, CPU)
+
+    def merit():
+        with torch.no_grad(), statistics_distances(teacher) as distances:
+            chosen = teacher(source.sample(256)).argmax(1)
+        return len(set(chosen.tolist())), float(torch.stack(distances).mean())
+
+    classes, distance = merit()
+    for _ in range(60):
+        source.step()
+    later = merit()
+    assert later[0] >= max(6, classes)
+    assert later[1] < distance / 2
+    seen, chosen, logits = source.batch(nn.Sequential(nn.Flatten(), nn.Linear(36, 10)), 16)
+    assert seen.shape == (16, 1, 6, 6)
+    assert torch.equal(chosen, logits.argmax(1))
+    assert "disagreement" in source.said()
+    signal = GeneratorTraining(residual_teacher(3, 4, (8,), (1, 5)), (3, 1, 30), (3, 1, 16), options, 0, CPU)
+    assert signal.sample(5).shape == (5, 3, 1, 30)
+    assert signal.batch(nn.Sequential(nn.Flatten(), nn.Linear(48, 4)), 4)[0].shape == (4, 3, 1, 16)
 
 
 def test_old_and_new_data_share_no_group():

@@ -5,7 +5,8 @@ import torch
 from digits_task import Quiet, load, recipe
 
 from edgekd.errors import ConfigurationError
-from edgekd.pipeline.distill import Given, distill_task
+from edgekd.pipeline.distill import distill_task
+from edgekd.pipeline.teaching import Given
 from edgekd.records import (
     REGIMES,
     Adversarial,
@@ -159,6 +160,17 @@ def test_data_free_learns_something_from_no_real_input(run):
     result = run(epochs=6, regime="data_free", data_free=free, objectives=(Hinton(),))
     assert result.accuracy > 0.3
     assert result.notes["synthesised"] == 512
+
+
+@pytest.mark.slow
+def test_a_generator_makes_inputs_that_teach(run):
+    free = DataFree(source="generator", inputs=256, generator_steps=60, disagreement_weight=0.1)
+    result = run(epochs=4, regime="data_free", data_free=free, objectives=(Hinton(),))
+    assert result.accuracy > 0.3
+    assert result.notes["source"] == "generator"
+    assert result.notes["classes_synthesised"] > 5
+    behind = result.teacher_val_accuracy - result.val_accuracy
+    assert result.notes["val_behind_teacher"] == pytest.approx(behind, abs=1e-6)
 
 
 @pytest.mark.slow
