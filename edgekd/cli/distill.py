@@ -10,49 +10,46 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgekd.cli.console import ConsoleProgress
-from edgekd.records.regimes import REGIMES
+from edgekd.cli.distill_options import (
+    AsJson,
+    Labels,
+    ObjectiveKind,
+    RegimeName,
+    Seed,
+    Seeds,
+    TaskName,
+    TeacherFile,
+    TuneMinutes,
+    TuneSearchName,
+)
 
 if TYPE_CHECKING:
-    from edgekd.pipeline.ablation import Ablation
     from edgekd.pipeline.distill_evaluation import Distilled
+    from edgekd.records import Ablation
 
 
 def distill_command(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML); flags go over it.")] = None,
-    task: Annotated[str | None, typer.Option(help="watch-gestures, fashion-mnist, or your own FILE.py.")] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(
-            help="One kind of `edgekd objectives`, beside the labels; `hard` is labels alone, `auto` chooses by short "
-            "runs on the validation split."
-        ),
-    ] = None,
-    regime: Annotated[str | None, typer.Option(help=f"Who teaches whom: {', '.join(REGIMES)}.")] = None,
+    task: TaskName = None,
+    objective: ObjectiveKind = None,
+    regime: RegimeName = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the student. Default: the task's.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of everything random. Default: the recipe's, 0.")
-    ] = None,
-    labels: Annotated[
-        int | None, typer.Option(min=1, help="Keep only so many labels; the rest of the split is unlabelled.")
-    ] = None,
-    teacher: Annotated[
-        Path | None, typer.Option(help="Bring a teacher: .onnx, .pt2 (torch.export), or .pt weights of the task's own.")
-    ] = None,
-    tune_minutes: Annotated[
-        float | None, typer.Option(help="Search objective, weight, temperature and learning rate for so long first.")
-    ] = None,
-    tune_search: Annotated[Literal["bayes", "random", "grid"], typer.Option(help="How to search.")] = "bayes",
+    seed: Seed = None,
+    labels: Labels = None,
+    teacher: TeacherFile = None,
+    tune_minutes: TuneMinutes = None,
+    tune_search: TuneSearchName = None,
     tune_file: Annotated[Path | None, typer.Option(help="Keep the trials here; a later run goes on from them.")] = None,
     ablation: Annotated[
         Literal["scratch", "full"],
         typer.Option(help="full: also each objective alone and all together, over --seeds, with one teacher."),
     ] = "scratch",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of the students of --ablation full.")] = 3,
+    seeds: Seeds = None,
     checkpoints: Annotated[
         Path | None, typer.Option(help="Keep where each training stands in this directory, and go on from there.")
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the student's weights (a torch state dict) here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a teacher, a student by it, and the same student from scratch; say what distillation brought.
 
@@ -65,21 +62,27 @@ def distill_command(
     """
     # Threads that wait busily starve each other where cores are shared. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from edgekd.pipeline.distill_settings import checkpoint_directory, resolve_distillation, write_weights
+    from edgekd.pipeline.distill_settings import (
+        TeachingFlags,
+        checkpoint_directory,
+        resolve_distillation,
+        write_weights,
+    )
     from edgekd.pipeline.settings import require_fit_extra
 
-    auto = objective == "auto"
-    resolved = resolve_distillation(recipe, task, None if auto else objective, regime, seed, labels)
+    flags = TeachingFlags(objective, regime, labels, teacher, tune_minutes, tune_search)
+    resolved = resolve_distillation(recipe, task, seed, flags)
     require_fit_extra()
     with ConsoleProgress() as progress:
         from edgekd.pipeline.ablation import ablate
-        from edgekd.pipeline.distill import Choice, distill
+        from edgekd.pipeline.distill import distill
 
-        choice = Choice(tune_minutes, tune_search, tune_file) if auto or tune_minutes is not None else None
-        taught = distill(resolved, progress, teacher, epochs, choice, checkpoint_directory(checkpoints))
+        taught = distill(resolved, progress, epochs, tune_file, checkpoint_directory(checkpoints))
         if save is not None:
             write_weights(taught.student, save)
-        compared = ablate(taught, seeds, progress) if ablation == "full" else None
+        compared = None
+        if ablation == "full":
+            compared = ablate(taught.teaching, taught.design, taught.recipe.distill, seeds or resolved.ablation_seeds)
     if as_json:
         result = taught.result.model_dump(mode="json")
         more = {} if compared is None else {"ablation": compared.model_dump(mode="json")}

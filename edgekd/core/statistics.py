@@ -66,11 +66,6 @@ def early_stopping_estimate(samples: ArrayLike, percent: float) -> float | None:
     return float(array[len(array) - max(beyond, 1)])
 
 
-def subsample_stride(expected_runs: int, keep: int = KEPT_SAMPLES) -> int:
-    """Every how many-th sample to keep so that at most `keep` of `expected_runs` stay. To be fixed before the run."""
-    return max(1, math.ceil(expected_runs / keep))
-
-
 @functools.cache
 def student_t(degrees_of_freedom: int, confidence: float = CONFIDENCE) -> float:
     """The two-sided point of Student's t: `confidence` of the distribution lies within plus or minus it.
@@ -183,7 +178,9 @@ def proportion_interval(successes: int, total: int) -> Interval:
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == total else centre + half)
 
 
-def paired_difference_interval(first: Sequence[bool], second: Sequence[bool]) -> Interval:
+def paired_difference_interval(
+    first: Sequence[bool], second: Sequence[bool], confidence: float = CONFIDENCE
+) -> Interval:
     """The interval of the share right in `first` less that in `second`, over the same inputs in the same order.
 
     Tango's asymptotic score interval for paired proportions (Tango, Statistics in Medicine 17, 1998): it keeps its
@@ -205,7 +202,8 @@ def paired_difference_interval(first: Sequence[bool], second: Sequence[bool]) ->
             low, high = (middle, high) if above else (low, middle)
         return (low + high) / 2
 
-    return crossing(_Z), crossing(-_Z)
+    z = _NORMAL.inv_cdf(0.5 + confidence / 2)
+    return crossing(z), crossing(-z)
 
 
 def _tango_score(only_first: int, only_second: int, n: int, difference: float) -> float:

@@ -4,37 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
 
 from edgekd.core.statistics import student_t
 from edgekd.errors import ConfigurationError
-from edgekd.pipeline.console import Progress
-from edgekd.pipeline.distill import Given, Taught, distill_task
-from edgekd.records import Hard, Objective, Record
-
-
-class AblationRow(Record):
-    """One set of objectives over the seeds. Accuracies are of the test split, one for each seed.
-
-    `gain_interval` is of the mean gain over scratch, 95 %, by a paired t-test over seeds; None with a single seed.
-    """
-
-    name: str
-    objectives: tuple[str, ...]
-    accuracies: tuple[float, ...]
-    mean: float
-    spread: float | None
-    gain: float
-    gain_interval: tuple[float, float] | None
-    agreement: float | None
-    ece: float
-    seconds: float
-
-
-class Ablation(Record):
-    """All rows, scratch first; the seeds are of students, for all of them have the same teacher."""
-
-    seeds: tuple[int, ...]
-    rows: tuple[AblationRow, ...]
+from edgekd.pipeline.teaching import Design, Teaching
+from edgekd.records import Ablation, AblationRow, Distillation, Hard, Objective
+from edgekd.train.calibration import expected_calibration_error
+from edgekd.train.examples import correct, examples_of, logits_of
 
 
 def variants(objectives: Sequence[Objective]) -> dict[str, tuple[Objective, ...]]:
@@ -54,55 +33,94 @@ def variants(objectives: Sequence[Objective]) -> dict[str, tuple[Objective, ...]
     return found
 
 
-def ablate(first: Taught, seeds: int, progress: Progress) -> Ablation:
-    """Train every variant with every seed, beside a distillation that has been run.
+@dataclass(frozen=True)
+class _Trial:
+    """One student of one seed, on the test split."""
+
+    accuracy: float
+    scratch_accuracy: float
+    agreement: float
+    ece: float
+    scratch_ece: float
+    seconds: float
+    scratch_seconds: float
+
+
+def ablate(teaching: Teaching, design: Design, distill: Distillation, seeds: int) -> Ablation:
+    """Train every variant of a student with every seed, each beside scratch at its own steps.
+
+    The test split is read, so nothing may be decided by what comes out.
 
     Args:
-        first: the recipe's own run with its own seed; its teacher teaches all.
+        teaching: gives the teacher, which teaches all.
+        design: of the student.
+        distill: the recipe's regime and objectives.
         seeds: how many, from the recipe's own seed on.
-        progress: told what happens.
 
     Raises:
         ConfigurationError: no seeds.
     """
     if seeds < 1:
         raise ConfigurationError(f"--seeds {seeds}: at least one is needed")
-    recipe = first.recipe
-    wanted = variants(recipe.distill.objectives)
-    found: dict[str, list[Taught]] = {name: [] for name in wanted}
-    for seed in range(recipe.seed, recipe.seed + seeds):
-        given = Given(teacher=first.teacher)
+    wanted = variants(distill.objectives)
+    found: dict[str, list[_Trial]] = {name: [] for name in wanted}
+    numbers = range(teaching.recipe.seed, teaching.recipe.seed + seeds)
+    test = _Test(teaching, design)
+    for seed in numbers:
         for name, objectives in wanted.items():
-            progress.stage("ablation", f"seed {seed}, {name}")
-            distill = recipe.distill.model_copy(update={"objectives": objectives, "calibration": "none"})
-            varied = recipe.model_copy(update={"distill": distill, "seed": seed})
-            found[name].append(distill_task(varied, first.task, progress, given))
-    scratch = [taught.result for taught in found["combined"]]
+            teaching.keeper.progress.stage("ablation", f"seed {seed}, {name}")
+            varied = distill.model_copy(update={"objectives": objectives})
+            found[name].append(_trial(teaching, design, varied, seed, name, test))
+    combined = found["combined"]
     rows = [
         _row(
             "scratch",
             ("hard",),
-            [result.scratch_accuracy for result in scratch],
+            [trial.scratch_accuracy for trial in combined],
             [0.0] * seeds,
             agreement=None,
-            ece=statistics.mean(result.scratch_ece for result in scratch),
-            seconds=statistics.mean(result.scratch_seconds for result in scratch),
+            ece=statistics.mean(trial.scratch_ece for trial in combined),
+            seconds=statistics.mean(trial.scratch_seconds for trial in combined),
         )
     ]
-    for name, runs in found.items():
-        results = [taught.result for taught in runs]
+    for name, trials in found.items():
         rows.append(
             _row(
                 name,
-                results[0].objectives,
-                [result.accuracy for result in results],
-                [result.accuracy - result.scratch_accuracy for result in results],
-                agreement=statistics.mean(result.agreement for result in results),
-                ece=statistics.mean(result.ece for result in results),
-                seconds=statistics.mean(result.seconds for result in results),
+                tuple(objective.kind for objective in wanted[name]),
+                [trial.accuracy for trial in trials],
+                [trial.accuracy - trial.scratch_accuracy for trial in trials],
+                agreement=statistics.mean(trial.agreement for trial in trials),
+                ece=statistics.mean(trial.ece for trial in trials),
+                seconds=statistics.mean(trial.seconds for trial in trials),
             )
         )
-    return Ablation(seeds=tuple(range(recipe.seed, recipe.seed + seeds)), rows=tuple(rows))
+    return Ablation(seeds=tuple(numbers), rows=tuple(rows))
+
+
+class _Test:
+    """The test split, and what the teacher says of it."""
+
+    def __init__(self, teaching: Teaching, design: Design) -> None:
+        task, self.device = teaching.task, teaching.device
+        self.examples = examples_of(task.test, design.architecture(task).input_shape)
+        inputs = examples_of(task.test, task.input_shape).inputs
+        self.teacher = logits_of(teaching.teacher.module.to(self.device), inputs, self.device).argmax(1)
+
+    def measured(self, model: nn.Module) -> tuple[float, float, float]:
+        """Accuracy, agreement with the teacher, and calibration error."""
+        logits, labels = logits_of(model.to(self.device), self.examples.inputs, self.device), self.examples.labels
+        right, agreed = correct(logits, labels), logits.argmax(1) == self.teacher
+        return float(right.float().mean()), float(agreed.float().mean()), expected_calibration_error(logits, labels)
+
+
+def _trial(teaching: Teaching, design: Design, distill: Distillation, seed: int, name: str, test: _Test) -> _Trial:
+    stage = f"ablation-{name.replace(' + ', '-').replace(' ', '-')}-{seed}"
+    student, trained = teaching.student(stage, design, distill, seed)
+    scratch, scratch_trained = teaching.scratch(f"{stage}-scratch", design, trained.steps, distill.training, seed)
+    accuracy, agreement, ece = test.measured(student)
+    scratch_accuracy, _, scratch_ece = test.measured(scratch)
+    return _Trial(accuracy, scratch_accuracy, agreement, ece, scratch_ece, trained.wall_s, scratch_trained.wall_s)
 
 
 def _row(

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.core.statistics import paired_difference_interval
-from edgekd.pipeline.tune import Chosen, Tried
-from edgekd.records import Recipe, Record
+from edgekd.pipeline.stages import TrainedModel
+from edgekd.pipeline.teaching import Teaching
+from edgekd.pipeline.tune import Chosen
+from edgekd.records import Recipe, Record, Tried
 from edgekd.tasks import Task, student_inputs
 from edgekd.train.calibration import expected_calibration_error
 from edgekd.train.examples import correct, examples_of, logits_of
-from edgekd.train.loop import Trained
-from edgekd.train.regimes import Note, Outcome, Setting
+from edgekd.train.regimes import Note, Setting
 from edgekd.train.regimes.adversarial import robust_accuracy
 
 
@@ -68,19 +69,15 @@ class Distilled(Record):
 
 def evaluate_distillation(
     recipe: Recipe,
-    task: Task,
+    teaching: Teaching,
     setting: Setting,
     models: Mapping[str, nn.Module],
-    outcome: Outcome,
-    scratch: Trained,
-    *,
-    seconds: float,
-    teacher_seconds: float,
-    teacher_val_ece: tuple[float, float],
-    warnings: tuple[str, ...],
+    student: TrainedModel,
+    scratch: TrainedModel,
     chosen: Chosen | None = None,
 ) -> Distilled:
     """Evaluate `student`, `scratch` and `teacher`. The test split is read here, after everything has been decided."""
+    task, teacher, warnings = teaching.task, teaching.teacher, tuple(teaching.warnings)
     shapes = {"student": setting.shape, "scratch": setting.shape, "teacher": setting.native}
     tests = {name: _logits(model, task.test.inputs, shapes[name], setting) for name, model in models.items()}
     validations = {
@@ -92,13 +89,8 @@ def evaluate_distillation(
     accuracy, val_accuracy = ({name: _mean(found) for name, found in which.items()} for which in (right, right_val))
     ece = {name: expected_calibration_error(logits, test) for name, logits in tests.items()}
     val_gain = paired_difference_interval(right_val["student"].tolist(), right_val["scratch"].tolist())
-    if val_accuracy["teacher"] <= val_accuracy["scratch"]:
-        warnings = (
-            *warnings,
-            "THE TEACHER IS NO BETTER THAN THE STUDENT FROM SCRATCH on the validation split "
-            f"({val_accuracy['teacher']:.4f} against {val_accuracy['scratch']:.4f}): it has little to teach; train it "
-            "longer, or bring a better one",
-        )
+    if poor := poor_teacher(val_accuracy["teacher"], val_accuracy["scratch"]):
+        warnings = (*warnings, poor)
     slices = _slices(task, right)
     return Distilled(
         task=task.name,
@@ -115,23 +107,23 @@ def evaluate_distillation(
         ece=ece["student"],
         scratch_ece=ece["scratch"],
         teacher_ece=ece["teacher"],
-        teacher_val_ece_before=teacher_val_ece[0],
-        teacher_val_ece_after=teacher_val_ece[1],
+        teacher_val_ece_before=teacher.val_ece[0],
+        teacher_val_ece_after=teacher.val_ece[1],
         gain_interval=paired_difference_interval(right["student"].tolist(), right["scratch"].tolist()),
         val_gain_interval=val_gain,
-        verdict=_verdict(val_gain),
-        seconds=seconds,
+        verdict=verdict_on(val_gain),
+        seconds=student.wall_s,
         scratch_seconds=scratch.wall_s,
-        teacher_seconds=teacher_seconds,
-        steps=outcome.trained.steps,
+        teacher_seconds=teacher.seconds,
+        steps=student.steps,
         scratch_steps=scratch.steps,
-        total_steps=outcome.total_steps,
-        params=sum(parameter.numel() for parameter in outcome.model.parameters()),
+        total_steps=student.total_steps,
+        params=student.parameters,
         labelled=len(setting.data.train),
         recommended="scratch" if val_gain[1] < 0 else "distilled",
         slices=slices,
         hurt_slices=tuple(name for name, found in slices.items() if found["gain_high"] < 0),
-        notes={**outcome.notes, **_robustness(recipe, task, setting, models)},
+        notes={**student.detail, **_robustness(recipe, task, setting, models)},
         warnings=warnings,
         chosen_because=None if chosen is None else chosen.reason,
         tried=() if chosen is None else chosen.tried,
@@ -174,7 +166,18 @@ def _mean(flags: Tensor) -> float:
     return float(flags.float().mean())
 
 
-def _verdict(gain: tuple[float, float]) -> str:
+def poor_teacher(teacher: float, scratch: float) -> str:
+    """What to say loudly of a teacher no better than the student from scratch, by validation accuracy; else ""."""
+    if teacher > scratch:
+        return ""
+    return (
+        "THE TEACHER IS NO BETTER THAN THE STUDENT FROM SCRATCH on the validation split "
+        f"({teacher:.4f} against {scratch:.4f}): it has little to teach; train it longer, or bring a better one"
+    )
+
+
+def verdict_on(gain: tuple[float, float]) -> str:
+    """What the interval of the gain over scratch on the validation split says."""
     if gain[0] > 0:
         return "distillation paid: better than scratch on the validation split beyond its noise"
     if gain[1] < 0:

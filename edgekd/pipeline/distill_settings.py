@@ -1,14 +1,25 @@
-"""What `edgekd distill` is to do: flags over the recipe; every flag that is wrong at once, before torch is loaded."""
+"""What is to be taught: flags over the recipe; every flag that is wrong at once, before torch is loaded."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekd.core.profile_names import nearest
 from edgekd.errors import ConfigurationError
-from edgekd.load import load_recipe
-from edgekd.records import OBJECTIVE_RECORDS, REGIMES, Hard, Objective, Recipe, TaskChoice, record_of_kind
+from edgekd.pipeline.settings import read_recipe, set_fields
+from edgekd.records import (
+    OBJECTIVE_RECORDS,
+    REGIMES,
+    Distillation,
+    Hard,
+    Objective,
+    Recipe,
+    TaskChoice,
+    TuneSearch,
+    record_of_kind,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,36 +41,60 @@ def objectives_of_kind(kind: str) -> tuple[Objective, ...]:
     return (Hard(weight=hard), record.model_validate({"weight": own}))
 
 
-def resolve_distillation(
-    recipe_path: Path | None,
-    task: str | None,
-    objective: str | None,
-    regime: str | None,
-    seed: int | None,
-    labels: int | None,
-) -> Recipe:
+@dataclass(frozen=True)
+class TeachingFlags:
+    """What the command line says of teaching; None leaves the recipe's. `objective` may be `auto`."""
+
+    objective: str | None = None
+    regime: str | None = None
+    labels: int | None = None
+    teacher: Path | None = None
+    tune_minutes: float | None = None
+    tune_search: TuneSearch | None = None
+
+    def over(self, recipe: Recipe) -> Recipe:
+        """The recipe with these flags over it.
+
+        Raises:
+            ConfigurationError: everything wrong with the flags.
+        """
+        changed: dict[str, object] = {}
+        problems: list[str] = []
+        if self.objective == "auto":
+            changed["choose"] = "auto"
+        elif self.objective is not None:
+            changed["choose"] = "given"
+            try:
+                changed["objectives"] = objectives_of_kind(self.objective)
+            except ConfigurationError as error:
+                problems.append(str(error))
+        if self.regime is not None:
+            changed["regime"] = self.regime
+            if self.regime not in REGIMES:
+                problems.append(f"--regime {self.regime}: {_unknown('regime', self.regime, list(REGIMES))}")
+        if self.labels is not None:
+            changed["semi_supervised"] = recipe.distill.semi_supervised.model_copy(update={"labels": self.labels})
+        if self.tune_minutes is not None:
+            changed["tune_minutes"] = self.tune_minutes
+            if not self.tune_minutes > 0:
+                problems.append(f"--tune-minutes {self.tune_minutes:g}: must be above 0")
+        if self.tune_search is not None:
+            changed["tune_search"] = self.tune_search
+        if problems:
+            raise ConfigurationError("\n".join(problems))
+        distill = Distillation.model_validate({**set_fields(recipe.distill), **changed})
+        brought = {} if self.teacher is None else {"teacher_file": str(Path.cwd() / self.teacher)}
+        return recipe.model_copy(update={"distill": distill, **brought})
+
+
+def resolve_distillation(recipe_path: Path | None, task: str | None, seed: int | None, flags: TeachingFlags) -> Recipe:
     """The recipe with the flags over it.
 
     Raises:
         ConfigurationError: everything wrong with the flags, or with the recipe's file.
     """
-    recipe = load_recipe(recipe_path) if recipe_path is not None else Recipe()
-    problems: list[str] = []
-    changed: dict[str, object] = {}
-    if objective is not None:
-        try:
-            changed["objectives"] = objectives_of_kind(objective)
-        except ConfigurationError as error:
-            problems.append(str(error))
-    if regime is not None:
-        changed["regime"] = regime
-        if regime not in REGIMES:
-            problems.append(f"--regime {regime}: {_unknown('regime', regime, list(REGIMES))}")
-    if problems:
-        raise ConfigurationError("\n".join(problems))
-    if labels is not None:
-        changed["semi_supervised"] = recipe.distill.semi_supervised.model_copy(update={"labels": labels})
-    top: dict[str, object] = {"distill": recipe.distill.model_copy(update=changed)}
+    recipe = flags.over(read_recipe(recipe_path) if recipe_path is not None else Recipe())
+    top: dict[str, object] = {}
     if task is not None and task != recipe.task.name:
         top["task"] = TaskChoice(name=task)
     if seed is not None:

@@ -60,10 +60,10 @@ def resolve(
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
     if ablation is not None:
-        recipe = Recipe.model_validate({**_set_fields(recipe), "ablation": ablation})
+        recipe = Recipe.model_validate({**set_fields(recipe), "ablation": ablation})
     if search is not None:
-        student = {**_set_fields(recipe.student), "search": search}
-        recipe = Recipe.model_validate({**_set_fields(recipe), "student": student})
+        student = {**set_fields(recipe.student), "search": search}
+        recipe = Recipe.model_validate({**set_fields(recipe), "student": student})
     name = anchored(profile, Path.cwd()) if profile else recipe.profile
     if name is None:
         raise ConfigurationError(
@@ -110,7 +110,8 @@ def require_fit_extra() -> None:
             raise MissingExtraError(module, "fit")
 
 
-def _set_fields(record: Record) -> dict[str, object]:
+def set_fields(record: Record) -> dict[str, object]:
+    """What a record sets itself, by name: with it, another record can be made that leaves the rest to defaults."""
     return {name: getattr(record, name) for name in record.model_fields_set}
 
 
@@ -127,10 +128,24 @@ def _recipe(path: Path | None, task: str | None) -> Recipe:
         if task is None:
             logger.info("no recipe and no --task: the watch-gestures demo")
         return Recipe()
+    return read_recipe(path)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe's file; the paths in it are relative to its folder.
+
+    Raises:
+        ConfigurationError: it cannot be read or is wrong.
+    """
     recipe = load_recipe(path)
-    chosen = recipe.task.model_copy(update={"name": anchored(recipe.task.name, path.parent)})
-    profile = anchored(recipe.profile, path.parent) if recipe.profile else None
-    return recipe.model_copy(update={"task": chosen, "profile": profile})
+    changed: dict[str, object] = {
+        "task": recipe.task.model_copy(update={"name": anchored(recipe.task.name, path.parent)})
+    }
+    if recipe.profile:
+        changed["profile"] = anchored(recipe.profile, path.parent)
+    if recipe.teacher_file:
+        changed["teacher_file"] = str((path.parent / Path(recipe.teacher_file).expanduser()).resolve())
+    return recipe.model_copy(update=changed)
 
 
 def with_task_schedules(recipe: Recipe, task: Task) -> Recipe:

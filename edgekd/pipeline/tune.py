@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from edgekd.core.statistics import paired_difference_interval
 from edgekd.errors import ConfigurationError, MissingExtraError
-from edgekd.records import Distillation, Hard, Objective, Record, record_of_kind
+from edgekd.records import Distillation, Hard, Objective, Record, Tried, TuneSearch, record_of_kind
 from edgekd.store import hash_inputs
 from edgekd.train.examples import correct, logits_of
 from edgekd.train.loop import Additions
@@ -24,18 +25,16 @@ CANDIDATES = ("hard", "hinton", "dkd", "dist", "logit_standardization")
 SHORT = 4
 """A short run has a quarter of the epochs."""
 
-Search = Literal["bayes", "random", "grid"]
 Report = Callable[[int, float], None]
 
 
-class Tried(Record):
-    """One short run: what was tried, and the validation accuracy that it reached (None where it was cut short)."""
+@dataclass(frozen=True)
+class Choice:
+    """How short runs choose: one of each kind, or a search for so many minutes, kept in a file to go on from."""
 
-    objectives: tuple[str, ...]
-    learning_rate: float
-    parameters: dict[str, float | str]
-    val_accuracy: float | None
-    epochs: int
+    minutes: float | None = None
+    search: TuneSearch = "bayes"
+    storage: Path | None = None
 
 
 class Chosen(Record):
@@ -44,6 +43,44 @@ class Chosen(Record):
     distill: Distillation
     reason: str
     tried: tuple[Tried, ...]
+
+
+def choice_of(recipe: Distillation, storage: Path | None = None) -> Choice | None:
+    """How the recipe wants its objectives chosen; None where it takes those that it names."""
+    if recipe.choose == "given" and recipe.tune_minutes is None:
+        return None
+    return Choice(recipe.tune_minutes, recipe.tune_search, storage)
+
+
+def require_tuner(choice: Choice | None) -> None:
+    """Fail before anything is trained where what a search needs is missing.
+
+    Raises:
+        ConfigurationError: no time.
+        MissingExtraError: Optuna is not installed.
+    """
+    if choice is None or choice.minutes is None:
+        return
+    if choice.minutes <= 0:
+        raise ConfigurationError(f"--tune-minutes {choice.minutes:g}: must be above 0")
+    if importlib.util.find_spec("optuna") is None:
+        raise MissingExtraError("optuna", "tune")
+
+
+def choose(setting: Setting, choice: Choice, identity: str) -> Chosen:
+    """The objectives by short runs on the validation split.
+
+    Args:
+        setting: what there is to learn from.
+        choice: how.
+        identity: of data and teacher, so that trials of other data are not taken for these.
+
+    Raises:
+        as `tune`.
+    """
+    if choice.minutes is None:
+        return choose_objective(setting)
+    return tune(setting, choice.minutes, search=choice.search, storage=choice.storage, identity=identity)
 
 
 def beside_labels(kind: str) -> tuple[Objective, ...]:
@@ -107,7 +144,7 @@ def tune(
     setting: Setting,
     minutes: float,
     *,
-    search: Search = "bayes",
+    search: TuneSearch = "bayes",
     storage: Path | None = None,
     identity: str = "",
     most_trials: int | None = None,
@@ -129,12 +166,8 @@ def tune(
         MissingExtraError: Optuna is not installed.
         ConfigurationError: no time, or nothing was tried within it.
     """
-    if minutes <= 0:
-        raise ConfigurationError(f"--tune-minutes {minutes:g}: must be above 0")
-    try:
-        optuna: Any = importlib.import_module("optuna")
-    except ImportError as error:
-        raise MissingExtraError("optuna", "tune") from error
+    require_tuner(Choice(minutes))
+    optuna: Any = importlib.import_module("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     setting = replace(setting, checkpoints=None)
     short, logits = shortened(setting.recipe), setting.teacher_logits()
@@ -190,7 +223,7 @@ def suggested(trial: Any) -> tuple[tuple[Objective, ...], float]:
     ), factor
 
 
-def _sampler(optuna: Any, search: Search, seed: int, learning_rate: float) -> Any:
+def _sampler(optuna: Any, search: TuneSearch, seed: int, learning_rate: float) -> Any:
     if search == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if search == "grid":

@@ -52,6 +52,7 @@ from edgekd.records.recipe import (
     StudentChoice,
     TaskChoice,
     Training,
+    TuneSearch,
 )
 from edgekd.records.regimes import (
     REGIMES,
@@ -67,11 +68,19 @@ from edgekd.records.regimes import (
     SelfDistillation,
     SemiSupervised,
 )
-from edgekd.records.report import Accuracy, Report, Stage
+from edgekd.records.report import Accuracy, Change, Report, SliceAccuracy, Stage
+from edgekd.records.report_distillation import Ablation, AblationRow, DistillationReport, Tried
 from edgekd.records.report_quantization import LayerReport, QuantizationReport, QuantizationStep
 from edgekd.records.verdict import Outcome, Verdict
 
 __all__ = [
+    "Change",
+    "SliceAccuracy",
+    "Ablation",
+    "AblationRow",
+    "DistillationReport",
+    "Tried",
+    "TuneSearch",
     "Accelerated",
     "InferenceRuntime",
     "LATENCY_PERCENTILES",

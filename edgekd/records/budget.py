@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from edgekd.records.base import Fraction, Positive, Record
 
@@ -14,8 +16,9 @@ class Budget(Record):
 
     Upper limits: the latencies (single inference, milliseconds, at the percentile named), `peak_memory_mib`
     (VmHWM less RSS after the runtime's import, MiB of 2**20 bytes), `file_size_kib` (KiB of 2**10 bytes),
-    `accuracy_drop_max` (teacher less int8 student on the test split, a fraction), `energy_mj` (gross energy per
-    inference, millijoules), `power_w` (mean power while inferring). Lower limits: `fps` (inferences per second,
+    `accuracy_drop_max` (teacher less int8 student on the test split, a fraction), `slice_accuracy_drop_max` (the same
+    in the worst class or declared slice, in percentage points), `energy_mj` (gross energy per inference,
+    millijoules), `power_w` (mean power while inferring). Lower limits: `fps` (inferences per second,
     back to back) and `accuracy_min` (a fraction of the test split).
     """
 
@@ -28,6 +31,7 @@ class Budget(Record):
     file_size_kib: Positive | None = None
     accuracy_min: Fraction | None = None
     accuracy_drop_max: Fraction | None = None
+    slice_accuracy_drop_max: Annotated[float, Field(ge=0, le=100)] | None = None
     energy_mj: Positive | None = None
     power_w: Positive | None = None
     mode: Literal["burst", "sustained"] = "burst"

@@ -64,8 +64,15 @@ class Training(Record):
     mixed_precision: bool = False
 
 
+TuneSearch = Literal["bayes", "random", "grid"]
+
+
 class Distillation(Record):
-    """The teaching signals and their schedule. Defaults: Hinton et al. 2015 (arXiv:1503.02531), T = 3, soft .7."""
+    """The teaching signals and their schedule. Defaults: Hinton et al. 2015 (arXiv:1503.02531), T = 3, soft .7.
+
+    `choose = "auto"` replaces the objectives by the kind that wins short runs on the validation split; with
+    `tune_minutes` a search over kind, weight, temperature and learning rate does.
+    """
 
     objectives: tuple[AnyObjective, ...] = (Hard(weight=0.3), Hinton(weight=0.7, temperature=3.0))
     training: Training = Training(epochs=40, learning_rate=3e-3)
@@ -83,6 +90,9 @@ class Distillation(Record):
     adversarial: Adversarial = Adversarial()
     continual: Continual = Continual()
     multi_task: MultiTask = MultiTask()
+    choose: Literal["given", "auto"] = "given"
+    tune_minutes: Positive | None = None
+    tune_search: TuneSearch = "bayes"
 
 
 Qat = Literal["auto", "always", "never"]
@@ -110,9 +120,13 @@ class Recipe(Record):
     task: TaskChoice = TaskChoice()
     student: StudentChoice = StudentChoice()
     teacher: Training | None = Field(default=None, description="None takes the task's own schedule")
+    teacher_file: str | None = Field(
+        default=None, description="a teacher that is brought: .onnx, .pt2 (torch.export), .pt weights of the task's own"
+    )
     distill: Distillation = Distillation()
     quantize: Quantization = Quantization()
     budget: Budget = Budget()
     ablation: Literal["none", "scratch", "full"] = "scratch"
+    ablation_seeds: PositiveInt = Field(default=3, description="seeds of the students of a full ablation")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: Annotated[int, Field(ge=0)] = 0

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from edgekd.core.verdicts import samples_by_process
+from edgekd.core.evidence import samples_by_process
 from edgekd.records import Measurement, PowerTrace
 from edgekd.report.wording import Share, Timing, number
 

@@ -7,9 +7,10 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgekd.core.evidence import samples_by_process
 from edgekd.core.statistics import Interval, paired_difference_interval, percentile, percentile_interval
 from edgekd.core.statistics import proportion_interval as proportion
-from edgekd.core.verdicts import CONSTRAINTS, samples_by_process
+from edgekd.core.verdicts import CONSTRAINTS
 from edgekd.records import Accuracy, Measurement, Outcome, Report, Verdict
 
 OUTCOME_WORDS: dict[Outcome, str] = {

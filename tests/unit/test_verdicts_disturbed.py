@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekd.core.verdicts import judge, samples_by_process
+from edgekd.core.evidence import samples_by_process
+from edgekd.core.verdicts import judge
 from edgekd.records import Accuracy, Budget, Contention, Measurement, PowerTrace, named_plan
 
 

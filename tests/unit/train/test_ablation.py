@@ -25,7 +25,7 @@ def test_the_interval_is_that_of_a_paired_t_test():
 
 def test_every_variant_runs_with_every_seed_and_one_teacher():
     first = distill_task(recipe(epochs=2), load(), Quiet())
-    found = ablate(first, 2, Quiet())
+    found = ablate(first.teaching, first.design, first.recipe.distill, 2)
     assert found.seeds == (0, 1)
     assert [row.name for row in found.rows] == ["scratch", "hinton alone", "combined"]
     scratch, _, combined = found.rows
