@@ -45,6 +45,10 @@ def quantize_command(
             "what brings held-back outputs closest to the float module's."
         ),
     ] = "auto",
+    steps: Annotated[
+        Literal["observed", "learned"],
+        typer.Option(help="QAT's ranges follow what is seen, or are trained with the weights (LSQ+)."),
+    ] = "observed",
     accuracy_drop_max: Annotated[
         float | None,
         typer.Option(help="Most accuracy lost to fp32, a fraction; judged if given. QAT starts beyond it, or 0.005."),
@@ -70,7 +74,7 @@ def quantize_command(
     require_fit_extra()
     from edgekd.pipeline.quantize import QuantizeOptions, quantize
 
-    options = QuantizeOptions(scheme, qat, observer, accuracy_drop_max, epochs, seed)
+    options = QuantizeOptions(scheme, qat, observer, accuracy_drop_max, epochs, seed, steps=steps)
     with ConsoleProgress() as progress:
         found = quantize(model, weights, calib, out, options, progress)
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ class QuantizeOptions:
     epochs: int | None = None
     seed: int = 0
     device: str = "auto"
+    steps: Literal["observed", "learned"] = "observed"
 
 
 def quantize(
@@ -139,9 +141,11 @@ class _Work:
 
     def rounded(self) -> Rounded:
         """Calibration, and training where it is wanted."""
-        limit, epochs, recipe = self.options.accuracy_drop_max, self.options.epochs, Quantization()
+        limit, epochs = self.options.accuracy_drop_max, self.options.epochs
+        recipe = Quantization(steps=self.options.steps)
         if epochs is not None:
-            recipe = Quantization(training=recipe.training.model_copy(update={"epochs": epochs, "patience": epochs}))
+            training = recipe.training.model_copy(update={"epochs": epochs, "patience": epochs})
+            recipe = recipe.model_copy(update={"training": training})
         allowed = None if limit is None else Allowance(None, limit, source="--accuracy-drop-max")
         keeper = Unkept(self.progress, self.options.seed)
         return quantize_float(self.float, keeper, {}, self.options.qat, allowed, recipe, self.options.observer)

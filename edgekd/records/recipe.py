@@ -109,6 +109,9 @@ class Quantization(Record):
     qat: Qat = "auto"
     training: Training = Training(epochs=6, learning_rate=3e-4, warmup_fraction=0.0, patience=6, ema_decay=0.0)
     freeze_fraction: Fraction = 0.6
+    steps: Literal["observed", "learned"] = Field(
+        default="observed", description="whether QAT's ranges follow what is seen, or are trained themselves (LSQ+)"
+    )
     calibration_batches: PositiveInt = Field(default=16, description="of 64 training inputs each, that set the ranges")
 
 

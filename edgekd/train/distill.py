@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
+from edgekd.nn.quantized.learned_steps import learn_steps, settle_steps
 from edgekd.nn.quantized.model import QuantizedModel
 from edgekd.records import Distillation, Hard, Hinton, Objective, Quantization, Training
 from edgekd.tasks import Development, Split
@@ -145,8 +146,8 @@ def train_quantized(
 ) -> Trained:
     """Quantization-aware training, in place, of a calibrated model, distilling from the float one that it rounds.
 
-    Ranges follow the activations and are frozen after `recipe.freeze_fraction` of the steps. The model as it was
-    given is kept where no epoch is better on the validation split.
+    Ranges follow the activations, or are learned (`recipe.steps`), and are frozen after `recipe.freeze_fraction` of
+    the steps. The model as it was given is kept where no epoch is better on the validation split.
 
     Args:
         model: calibrated.
@@ -162,6 +163,9 @@ def train_quantized(
     Raises:
         BuildError: the loss is NaN or infinite.
     """
+    model.to(device)
+    if recipe.steps == "learned":
+        learn_steps(model)
     trained = train_model(
         model,
         data,
@@ -176,5 +180,6 @@ def train_quantized(
         before_step=lambda step, planned: model.observe(step < recipe.freeze_fraction * planned),
         may_keep_start=True,
     )
+    settle_steps(model)
     model.freeze()
     return trained
