@@ -20,7 +20,7 @@ IDLE_TIMEOUT_S = 25.0
 FACTS_TIMEOUT_S = 60.0
 SYSFS_VARIABLE = "EDGEKD_SYSFS"
 
-Job = Literal["facts", "latency", "memory", "accuracy", "energy", "profile", "end_to_end"]
+Job = Literal["facts", "latency", "memory", "accuracy", "energy", "profile", "end_to_end", "engine", "provider"]
 
 
 class Agent:
@@ -84,6 +84,8 @@ def _job_failure(session: Session, line: ErrorLine) -> BoardError | BuildError |
         return BuildError(message)
     if line.code == "inputs":
         return ConfigurationError(message)
+    if line.code == "trtexec":
+        return BoardError(message)
     if line.code == "memory":
         return OutOfMemoryError(message)
     return BoardError(message)

@@ -220,11 +220,25 @@ class ClockLine(Record):
 
 
 class MemoryLine(Record):
-    """/proc/self/status after the runtime's import and at the end."""
+    """/proc/self/status after the runtime's import and at the end; on a Jetson also what the GPU held."""
 
     kind: Literal["memory"]
     after_import: Text
     at_end: Text
+    gpu_kib: Count | None = None
+    gpu_from: Word = ""
+
+
+class EngineLine(Record):
+    """The TensorRT engine, and why it was built where it was."""
+
+    kind: Literal["engine"]
+    path: Text
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(gt=0, lt=2**53)]
+    build_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    built: bool
+    why: Text
 
 
 class PredictionsLine(Record):
@@ -283,6 +297,7 @@ AgentLine = (
     | OutputsLine
     | ClockLine
     | MemoryLine
+    | EngineLine
     | PredictionsLine
     | AccuracyLine
     | AliveLine

@@ -9,7 +9,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -17,7 +17,15 @@ from typing import Any, Self
 import numpy as np
 
 from edgekd.board.agent_client import Agent
-from edgekd.board.agent_lines import AgentLine, EndToEndLine, LoadedLine, OperatorsLine, OutputsLine
+from edgekd.board.agent_lines import (
+    AgentLine,
+    EndToEndLine,
+    InputDescription,
+    LoadedLine,
+    OperatorsLine,
+    OutputsLine,
+    PredictionsLine,
+)
 from edgekd.board.timed_pass import START_ALLOWANCE_S, Progress
 from edgekd.core.board_output import printable
 from edgekd.errors import BoardError
@@ -79,11 +87,20 @@ def operator_pass(agent: Agent, common: dict[str, Any], say: Progress) -> tuple[
 
 @dataclass(frozen=True, slots=True)
 class RawOutputs:
-    """The first output of the first `rows` stored inputs, as the runtime gave it, all in one row of values."""
+    """The first output of the first `rows` stored inputs, as the runtime gave it, all in one row of values.
+
+    Of this machine's also: which predictions over all stored inputs were right, and the model's inputs.
+    """
 
     rows: int
     values: np.ndarray[Any, Any]
     runtime_version: str = ""
+    correct: tuple[bool, ...] | None = None
+    inputs: tuple[InputDescription, ...] = ()
+
+    def only(self, rows: Sequence[int]) -> RawOutputs:
+        """The outputs of these rows alone."""
+        return replace(self, rows=len(rows), values=self.values.reshape(self.rows, -1)[list(rows)].ravel())
 
     @classmethod
     def of(cls, lines: Sequence[OutputsLine]) -> Self | None:
@@ -117,13 +134,16 @@ def host_outputs(model: Path, sha256: str, inputs: Path, runtime: RuntimeName, t
     from edgekd.board.local import LocalSession
 
     lines: list[OutputsLine] = []
-    version: list[str] = []
+    loaded: list[LoadedLine] = []
+    correct: list[bool] = []
 
     def take(line: AgentLine) -> None:
         if isinstance(line, OutputsLine):
             lines.append(line)
         elif isinstance(line, LoadedLine):
-            version.append(printable(line.runtime_version, 60))
+            loaded.append(line)
+        elif isinstance(line, PredictionsLine):
+            correct.extend(line.correct or ())
 
     with TemporaryDirectory(prefix="edgekd-") as folder, LocalSession() as session:
         session.home = folder
@@ -135,23 +155,31 @@ def host_outputs(model: Path, sha256: str, inputs: Path, runtime: RuntimeName, t
             logger.warning("this machine's outputs could not be had, so the board's are compared with none: %s", error)
             return None
     found = RawOutputs.of(lines)
-    return RawOutputs(found.rows, found.values, version[-1] if version else "") if found else None
+    if found is None or not loaded:
+        return None
+    version = printable(loaded[-1].runtime_version, 60)
+    return RawOutputs(found.rows, found.values, version, tuple(correct) or None, loaded[-1].inputs)
 
 
 def compare_outputs(board: RawOutputs, host: RawOutputs) -> HostParity | None:
     """How far the board's outputs are from this machine's; None where they cannot be compared."""
-    if board.values.dtype != host.values.dtype or board.values.shape != host.values.shape or not len(board.values):
+    width = len(board.values) // board.rows if board.rows else 0
+    rows = min(board.rows, host.rows)
+    if board.values.dtype != host.values.dtype or not rows or len(host.values) != width * host.rows:
         return None
-    identical = board.values == host.values
+    ours, theirs = (one.values[: rows * width].reshape(rows, width) for one in (host, board))
+    identical = ours == theirs
     most = mean = None
     if board.values.dtype.kind in "iu":
-        steps = np.abs(board.values.astype(np.int64) - host.values.astype(np.int64))
+        steps = np.abs(theirs.astype(np.int64) - ours.astype(np.int64))
         most, mean = int(steps.max()), float(steps.mean())
     return HostParity(
-        inputs=board.rows,
+        inputs=rows,
         bit_exact=bool(identical.all()),
         identical=float(identical.mean()),
         max_abs_lsb=most,
         mean_abs_lsb=mean,
+        max_abs=float(np.abs(theirs.astype(np.float64) - ours).max()) if board.values.dtype.kind == "f" else None,
+        top1_agreement=float((theirs.argmax(1) == ours.argmax(1)).mean()),
         host_runtime_version=host.runtime_version or importlib.metadata.version("edgekd"),
     )

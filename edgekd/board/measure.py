@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.board.agent_archive import agent_sha256
 from edgekd.board.agent_client import SYSFS_VARIABLE, Agent, facts_line
 from edgekd.board.agent_lines import (
     AccuracyLine,
@@ -22,8 +21,10 @@ from edgekd.board.agent_lines import (
 from edgekd.board.energy_pass import EnergyResult, energy_pass
 from edgekd.board.extra_passes import RawOutputs, compare_outputs, end_to_end_pass, operator_pass
 from edgekd.board.facts import matches_profile, parse_facts, state_notes, throttle_sample
+from edgekd.board.method import method_of
 from edgekd.board.provision import RuntimeEnvironment
 from edgekd.board.session import Session
+from edgekd.board.tensorrt import EngineRequest, build_engine, device_of, engine_job
 from edgekd.board.timed_pass import START_ALLOWANCE_S, Progress, TimedPass, Undecided, timed_pass
 from edgekd.core.board_output import parse_process_memory, printable
 from edgekd.core.statistics import early_stopping_estimate, percentile
@@ -37,6 +38,7 @@ from edgekd.records import (
     OperatorTime,
     ThrottleSample,
 )
+from edgekd.records.measurement import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ def measure(
     inputs: str | None = None,
     profile: DeviceProfile | None = None,
     *,
+    engine: EngineRequest | None = None,
     reference: RawOutputs | None = None,
     on_progress: Progress | None = None,
     undecided: Undecided | None = None,
@@ -78,6 +81,7 @@ def measure(
         inputs: the board's path of an .npz with `inputs` (N, C, H, W) float32 and, for the accuracy, `labels` (N,);
             None feeds random inputs drawn from the model's own signature.
         profile: the kind the board may be of.
+        engine: for TensorRT, what the ONNX file is and what to feed it; `inputs` then feeds nothing.
         reference: this machine's raw outputs for the same file and inputs, to compare the board's with.
         on_progress: told in words what goes on.
         undecided: given the samples so far in ms, grouped by process, whether a verdict still needs more.
@@ -87,6 +91,8 @@ def measure(
         BuildError: the model is not the one that was built, or the runtime does not load it.
         ConfigurationError: the inputs do not fit the model, or the plan asks for another runtime.
     """
+    if plan.provider is not None and plan.runtime != "onnx":
+        raise ConfigurationError(f"--provider {plan.provider} is onnxruntime's: it needs an .onnx and --runtime onnx")
     if environment.runtime != plan.runtime:
         raise ConfigurationError(f"the plan is for {plan.runtime}, but {environment.runtime} was provisioned")
     say = on_progress or (lambda message: None)
@@ -98,23 +104,38 @@ def measure(
         "threads": plan.threads,
         "inputs": inputs,
         "seed": RANDOM_SEED,
+        "provider": plan.provider,
     }
     before = facts_line(agent)
     facts = parse_facts(before)
     matched, reason = matches_profile(facts, session, profile) if profile else (False, "no profile was given")
+    built = None
+    if environment.trtexec is not None:
+        engine, inputs = engine or EngineRequest("fp32"), None
+        say("building the engine: this may take minutes, once")
+        device = device_of(session, os.environ.get(SYSFS_VARIABLE) or "/sys")
+        path, built = build_engine(agent, environment.trtexec, engine, (model.remote, model.sha256), device)
+        job = engine_job(session, environment.trtexec, engine)
+        common = {**common, **job, "model": path, "model_sha256": built.sha256, "inputs": None}
+    fed = inputs is not None or (engine is not None and engine.inputs is not None)
+    if plan.provider is not None:
+        say(f"seeing what {plan.provider} runs of it")
+        agent.do("provider", lambda line: None, timeout_s=START_ALLOWANCE_S, **common)
     say("measuring memory")
     memory = _memory(agent, common)
-    accuracy = _accuracy(agent, common, say) if inputs is not None else None
+    accuracy = _accuracy(agent, common, say) if fed else None
     # What is timed or weighed runs with pinned clocks; what is not needs none.
     pinned = {**common, "pin_clocks": plan.pin_clocks}
     timed = timed_pass(agent, pinned, plan, undecided, say)
     end_to_end = end_to_end_pass(agent, pinned, plan, say) if inputs is not None else ()
-    operators = operator_pass(agent, pinned, say) if plan.runtime == "onnx" else ()
+    operators = operator_pass(agent, pinned, say) if plan.runtime != "tflite" else ()
     energy = EnergyResult(None)
-    if plan.meter != "none":
+    if plan.meter != "none" and built is None:
         energy = energy_pass(agent, pinned, plan, profile if matched else None, before.cpus, say)
     parity = compare_outputs(accuracy.outputs, reference) if accuracy and accuracy.outputs and reference else None
-    evidence = _Evidence(before, timed, memory, accuracy, end_to_end, operators, energy, parity, facts_line(agent))
+    evidence = _Evidence(
+        before, timed, memory, accuracy, end_to_end, operators, energy, parity, built, facts_line(agent)
+    )
     matching = (profile.name if profile and matched else None, reason)
     return _record(session, environment, model, plan, matching, evidence)
 
@@ -133,16 +154,17 @@ class _Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class _Evidence:
-    """What the passes gave. `memory`: peak resident bytes, whole and less what the runtime's import took."""
+    """What the passes gave."""
 
     before: FactsLine
     timed: TimedPass
-    memory: tuple[int, int]
+    memory: Memory
     accuracy: _Accuracy | None
     end_to_end_ms: tuple[float, ...]
     operators: tuple[OperatorTime, ...]
     energy: EnergyResult
     parity: HostParity | None
+    engine: Engine | None
     after: FactsLine
 
 
@@ -157,6 +179,7 @@ def _record(
     timed, accuracy, energy = evidence.timed, evidence.accuracy, evidence.energy
     assert timed.warm is not None and timed.loaded is not None
     facts, facts_after = parse_facts(evidence.before), parse_facts(evidence.after)
+    outputs_sha256 = accuracy.outputs_sha256 if accuracy else None
     origin_ns = timed.starts_ns[0]
     samples_ms = tuple(duration / 1e6 for duration in timed.durations_ns)
     judged = samples_ms[timed.settled :]
@@ -184,8 +207,10 @@ def _record(
         latency_p50_ms=p50,
         latency_p90_ms=p90,
         latency_p99_ms=p99,
-        peak_rss_bytes=evidence.memory[0],
-        peak_memory_bytes=evidence.memory[1],
+        peak_rss_bytes=evidence.memory.resident_bytes,
+        peak_memory_bytes=evidence.memory.own_bytes + (evidence.memory.gpu_bytes or 0),
+        gpu_memory_bytes=evidence.memory.gpu_bytes,
+        engine=evidence.engine,
         cold_start_ms=statistics.median((line.load_ns + line.first_invoke_ns) / 1e6 for line in timed.cold_starts),
         accuracy=accuracy.share if accuracy else None,
         accuracy_inputs=accuracy.inputs if accuracy else 0,
@@ -205,10 +230,33 @@ def _record(
         facts={
             "before": facts,
             "after": facts_after,
-            "method": {**_method(environment, plan, timed, accuracy), "energy": energy.method},
+            "method": {
+                **method_of(environment, plan, timed, outputs_sha256),
+                "energy": energy.method,
+            },
         },
-        notes=(*state_notes(facts, facts_after, states, power_asked=plan.meter != "none"), *energy.notes),
+        notes=(
+            *state_notes(facts, facts_after, states, power_asked=plan.meter != "none"),
+            *energy.notes,
+            *_own_notes(evidence, plan),
+        ),
     )
+
+
+def _own_notes(evidence: _Evidence, plan: MeasurementPlan) -> list[str]:
+    notes = []
+    if evidence.engine is not None:
+        engine = evidence.engine
+        how = "built now" if engine.built_now else "built earlier"
+        notes.append(f"engine {engine.sha256[:12]}, {how} on the board in {engine.build_seconds:.1f} s: in no latency")
+        notes.append("peak memory is trtexec's whole process, with CUDA and TensorRT in it")
+        if plan.meter not in ("none", "auto"):
+            notes.append("energy was not measured: trtexec runs outside the energy pass")
+    if evidence.memory.gpu_bytes is not None:
+        notes.append(
+            f"peak memory holds {evidence.memory.gpu_bytes / 2**20:.1f} MiB of the GPU, by {evidence.memory.gpu_from}"
+        )
+    return notes
 
 
 def contention_of(timed: TimedPass, cpus: int) -> Contention | None:
@@ -235,50 +283,23 @@ def _board_name(session: Session, facts: dict[str, Any]) -> str:
     return f"{session.name} ({kind})"
 
 
-def _method(
-    environment: RuntimeEnvironment, plan: MeasurementPlan, timed: TimedPass, accuracy: _Accuracy | None
-) -> dict[str, Any]:
-    """How the figures came about, for whoever doubts or repeats them."""
-    assert timed.warm is not None and timed.loaded is not None
-    return {
-        "agent_sha256": agent_sha256(),
-        "python": environment.python,
-        "bundle": environment.site,
-        "runtime_package": environment.runtime_package,
-        "runtime_settings": timed.loaded.settings,
-        "model_inputs": [line.model_dump(mode="json") for line in timed.loaded.inputs],
-        "inputs_from": printable(timed.warm.inputs_from, 100),
-        "inputs_cycled": timed.warm.inputs,
-        "clock": "time.perf_counter_ns (CLOCK_MONOTONIC)",
-        "timed_part": "invoke only: inputs are laid out, quantized and handed over before",
-        "timed_seconds": timed.timed_ns / 1e9,
-        "untimed_runs_after_each_pause": 1,
-        "processes": len(set(timed.processes)),
-        "pinned": timed.pinned.model_dump(mode="json", exclude={"kind"}) if timed.pinned else None,
-        "per_operator": (
-            "onnxruntime's profiler, in a pass of its own"
-            if plan.runtime == "onnx"
-            else "not measured: LiteRT gives Python no time per operator"
-        ),
-        "end_to_end": "from a stored float32 input to the class: layout, quantization, invoke, argmax, in Python",
-        "garbage_collector": "off in the timed pass",
-        "cold_start_parts_ms": [
-            {"import": line.import_ns / 1e6, "load": line.load_ns / 1e6, "first_invoke": line.first_invoke_ns / 1e6}
-            for line in timed.cold_starts
-        ],
-        "outputs_sha256": accuracy.outputs_sha256 if accuracy else None,
-        "sysfs_root": os.environ.get(SYSFS_VARIABLE) or "/sys",
-    }
-
-
 def _any_throttled(states: Sequence[ThrottleSample], from_s: float) -> bool | None:
     # A state is read right before the first judged run.
     told = [state.throttled for state in states if state.throttled is not None and state.at_s >= from_s - 1.0]
     return any(told) if told else None
 
 
-def _memory(agent: Agent, common: dict[str, Any]) -> tuple[int, int]:
-    """Peak resident memory of a fresh process, whole and less what the runtime's import took, in bytes."""
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Peak resident bytes of a fresh process, whole and less what the runtime's import took; on a Jetson the GPU's."""
+
+    resident_bytes: int
+    own_bytes: int
+    gpu_bytes: int | None
+    gpu_from: str
+
+
+def _memory(agent: Agent, common: dict[str, Any]) -> Memory:
     found: list[MemoryLine] = []
 
     def take(line: AgentLine) -> None:
@@ -286,13 +307,21 @@ def _memory(agent: Agent, common: dict[str, Any]) -> tuple[int, int]:
             found.append(line)
 
     agent.do("memory", take, timeout_s=START_ALLOWANCE_S, **common)
-    imported = parse_process_memory(found[-1].after_import) if found else None
     ended = parse_process_memory(found[-1].at_end) if found else None
-    if imported is None or ended is None:
+    imported = parse_process_memory(found[-1].after_import) if found else None
+    # Of trtexec, which is one program, there is no moment between import and load: all of it counts.
+    before = imported.rss_bytes if imported else 0 if common["runtime"] == "tensorrt" else None
+    if before is None or ended is None:
         raise BoardError(
             f"{agent.session.name}: its kernel does not tell a process's memory (VmHWM in /proc/self/status)"
         )
-    return ended.peak_rss_bytes, max(0, ended.peak_rss_bytes - imported.rss_bytes)
+    gpu_kib = found[-1].gpu_kib
+    return Memory(
+        ended.peak_rss_bytes,
+        max(0, ended.peak_rss_bytes - before),
+        None if gpu_kib is None else gpu_kib * 1024,
+        printable(found[-1].gpu_from, 100),
+    )
 
 
 def _accuracy(agent: Agent, common: dict[str, Any], say: Progress) -> _Accuracy:

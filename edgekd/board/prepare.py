@@ -14,7 +14,8 @@ from edgekd.board.provision import RuntimeEnvironment, provision
 from edgekd.board.retry import reconnecting
 from edgekd.board.session import Session
 from edgekd.board.survey import take_telling_survey
-from edgekd.records import Measurement, RuntimeName
+from edgekd.records import Measurement
+from edgekd.records.base import MeasuredRuntime
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Prepared:
 def prepare(
     session: Session,
     lock: BoardLock,
-    runtime: RuntimeName,
+    runtime: MeasuredRuntime,
     files: Mapping[str, Path],
     key: str,
     stage: Callable[[str, str], None],
@@ -44,7 +45,8 @@ def prepare(
     stage("provision", f"{runtime} on {session.name}")
     emulated = is_emulated(take_telling_survey(session))
     environment = reconnecting(session, lock, lambda: provision(session, runtime, say), say)
-    stage("send", ", ".join(files))
+    names = list(files)
+    stage("send", ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""))
     folder = reconnecting(session, lock, lambda: deploy_files(session, files, key), say)
     return Prepared(environment, folder, emulated)
 

@@ -13,9 +13,11 @@ from edgekd.board.agent_client import SYSFS_VARIABLE
 from edgekd.board.bundle import RuntimePackage, cached_bundle, runtime_package
 from edgekd.board.bundle_store import BundleStore, ImportFailedError, imported_version
 from edgekd.board.session import Session
+from edgekd.board.tensorrt import Trtexec, find_trtexec
 from edgekd.board.userland import find_python, wheel_target
 from edgekd.errors import BoardError
 from edgekd.records import RuntimeName
+from edgekd.records.base import MeasuredRuntime
 
 logger = logging.getLogger(__name__)
 
@@ -31,27 +33,31 @@ class RuntimeEnvironment:
 
     python: str
     site: str | None
-    runtime: RuntimeName
+    runtime: MeasuredRuntime
     runtime_package: str
     runtime_version: str
     note: str = field(default="", compare=False)
+    trtexec: Trtexec | None = None
 
 
 def provision(
-    session: Session, runtime: RuntimeName, progress: Callable[[str], None] | None = None
+    session: Session, runtime: MeasuredRuntime, progress: Callable[[str], None] | None = None
 ) -> RuntimeEnvironment:
     """Make sure that a Python on the board imports the runtime, sending a bundle only where it must.
 
     The board needs Python 3.9 or newer, but neither pip nor the internet. A bundle is unpacked in a temporary
     directory and imported in a throw-away process before it takes its name; one that cannot be imported leaves the
     one before it in use. On a Jetson an onnxruntime that is installed is used whatever its version, because no wheel
-    of a registry has its GPU provider.
+    of a registry has its GPU provider. TensorRT is the board's own or none.
 
     Raises:
         BoardError: no such Python, no wheels for this board, the import fails or crashes there, or the link broke.
     """
     say = progress or (lambda message: None)
     python, version = find_python(session)
+    if runtime == "tensorrt":
+        trtexec = find_trtexec(session)
+        return RuntimeEnvironment(python, None, runtime, "trtexec", trtexec.version, trtexec=trtexec)
     for package in _packages(runtime):
         own = imported_version(session, python, "", package)
         if own is not None and (_new_enough(own, package) or _is_kept(session, runtime)):

@@ -13,13 +13,13 @@ from edgekd.errors import BoardError
 from edgekd.records.board import BoardStorage, Stored
 
 CLEAN_TIMEOUT_S = 600.0
-FOLDERS = ("bundles", "agent", "runs")
+FOLDERS = ("bundles", "agent", "runs", "engines")
 _OWN_IN_BUNDLES = re.compile(
     r"[0-9a-f]{16}|current-(tflite|onnx)|\.next-(tflite|onnx)|\.partial-[0-9a-f]{64}|\.incoming-[0-9]+-[0-9a-f]{8}"
 )
 # Kibibytes and name of everything in the three folders, and the bundles in use.
 _LIST = (
-    'cd -- "$1" 2>/dev/null || exit 0; du -sk bundles/* agent/* runs/* 2>/dev/null; echo in-use; '
+    'cd -- "$1" 2>/dev/null || exit 0; du -sk bundles/* agent/* runs/* engines/*.plan 2>/dev/null; echo in-use; '
     "for l in bundles/current-*; do readlink $l; done; exit 0"
 )
 # Removes what the listings name, then directories that are empty.
@@ -30,8 +30,12 @@ _REMOVE_LISTED = (
     "find runs agent -depth -type d -exec rmdir {} + 2>/dev/null; ls -A bundles 2>/dev/null; exit 0"
 )
 _REMOVE_BUNDLES = 'cd -- "$1/bundles" && shift && rm -rf -- "$@"'
+_REMOVE_ENGINES = (
+    'cd -- "$1/engines" 2>/dev/null || exit 0; rm -rf -- .run-[0-9]*; '
+    "h=[0-9a-f]; h=$h$h$h$h; rm -f -- $h$h$h$h.plan $h$h$h$h.json; exit 0"
+)
 _REMOVE_EMPTY = (
-    'cd -- "$1" 2>/dev/null || exit 0; rmdir bundles 2>/dev/null; rm -f .write-check-*; '
+    'cd -- "$1" 2>/dev/null || exit 0; rmdir bundles engines 2>/dev/null; rm -f .write-check-*; '
     'cd / && rmdir -- "$1" 2>/dev/null; [ -d "$1" ] && ls -A -- "$1"; exit 0'
 )
 
@@ -66,6 +70,8 @@ def _stored(folder: str, name: str, size_bytes: int, in_use: bool) -> Stored:
     shown = printable(name, 100)
     if folder == "bundles":
         return Stored(kind="bundle", name=shown, size_bytes=size_bytes, in_use=in_use)
+    if folder == "engines":
+        return Stored(kind="engine", name=shown, size_bytes=size_bytes)
     if folder == "agent":
         return Stored(kind="agent", name=shown, size_bytes=size_bytes, in_use=in_use)
     return Stored(kind="run", name=shown, size_bytes=size_bytes)
@@ -82,6 +88,7 @@ def clean(session: Session) -> tuple[BoardStorage, list[str]]:
     before = board_storage(session)
     with BoardLock(session, "edgekd board clean"):
         names = session.shell(_REMOVE_LISTED, session.home, LISTING_NAME, timeout_s=CLEAN_TIMEOUT_S).stdout.splitlines()
+        session.shell(_REMOVE_ENGINES, session.home, timeout_s=CLEAN_TIMEOUT_S)
         bundles = [name for name in names if _OWN_IN_BUNDLES.fullmatch(name)]
         if bundles:
             session.shell(_REMOVE_BUNDLES, session.home, *bundles, timeout_s=CLEAN_TIMEOUT_S)

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgekd.cli.board_options import AcceptKey, AsJson, Identity
 from edgekd.cli.console import ConsoleProgress
-from edgekd.cli.deploy import AcceptKey, AsJson, Identity
 from edgekd.errors import BoardError
 
 app = typer.Typer(

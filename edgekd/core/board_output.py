@@ -16,7 +16,6 @@ _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
 _THROTTLED = re.compile(r"throttled=0x([0-9a-fA-F]{1,8})\s*$")
-_TEMP = re.compile(r"temp=(-?\d+(?:\.\d+)?)'C")
 _KIB = re.compile(r"^(\w+(?:\(\w+\))?):\s+(\d+) kB", re.MULTILINE)
 PLAUSIBLE_CELSIUS = (-40.0, 150.0)
 
@@ -53,12 +52,6 @@ def parse_throttled(text: str | None) -> Throttling | None:
         return None
     bits = int(found.group(1), 16)
     return Throttling(bool(bits & 1), bool(bits & 2), bool(bits & 4), bool(bits & 8), bool(bits & 0xF0000))
-
-
-def parse_measure_temp(text: str | None) -> float | None:
-    """`temp=48.3'C` → 48.3 °C."""
-    found = _TEMP.match(text.strip()) if text else None
-    return float(found.group(1)) if found else None
 
 
 def parse_integer(text: str | None) -> int | None:

@@ -2,69 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.board.agent_client import read_facts
-from edgekd.board.extra_passes import RawOutputs, host_outputs
-from edgekd.board.facts import matches_profile
-from edgekd.board.lock import BoardLock
-from edgekd.board.measure import BoardModel, measure
-from edgekd.board.open import open_session
-from edgekd.board.out_of_memory import OutOfMemoryError
-from edgekd.board.prepare import prepare, under_circumstances
 from edgekd.core.spread import evenly
 from edgekd.core.units import join_units
-from edgekd.core.verdicts import MEASURED_ONLY, exit_code, judge, undecided
+from edgekd.core.verdicts import MEASURED_ONLY, exit_code, judge
 from edgekd.errors import EXIT_MET, ConfigurationError
 from edgekd.load import load_profile, load_recipe
 from edgekd.pipeline.console import Progress
-from edgekd.pipeline.measuring import MeasuringOptions, plan_for
-from edgekd.pipeline.reporting import deployed_size, measured_report, utc_text, write
+from edgekd.pipeline.measuring import BoardOptions
+from edgekd.pipeline.reporting import measured_report, write
+from edgekd.pipeline.units import MemoryMissedError, Subject, measured_units
 from edgekd.records import (
     Accuracy,
     Artifact,
     Budget,
     DeviceProfile,
     Measurement,
-    PlanName,
     Record,
     Report,
-    RuntimeName,
+    Scheme,
     Verdict,
 )
-from edgekd.records.board import KnownBoard
+from edgekd.records.base import MeasuredRuntime
 from edgekd.store import RunDirectory, hash_file
-from edgekd.store.boards import remember_board
-
-DEFAULT_THREADS = 1
-"""Threads where neither a profile nor the command line says."""
-
-
-@dataclass(frozen=True)
-class BoardOptions:
-    """What the command line says of a board and of measuring on it; None takes the profile's.
-
-    `more_boards` are further units of the same kind, measured one after another.
-    """
-
-    board: str
-    runtime: RuntimeName | None
-    threads: int | None
-    plan: PlanName
-    identity: Path | None
-    accept_new_host_key: bool
-    measuring: MeasuringOptions = MeasuringOptions()
-    more_boards: tuple[str, ...] = ()
-
-    def each(self) -> list[BoardOptions]:
-        """The same for every board by itself."""
-        return [replace(self, board=board, more_boards=()) for board in (self.board, *self.more_boards)]
-
-
-class MemoryMissedError(OutOfMemoryError):
-    """A board of the profile's kind could not give the model the memory it needs: the memory limit is missed."""
 
 
 @dataclass(frozen=True)
@@ -103,21 +66,28 @@ def deploy(
         profile = load_profile(profile_name or load_recipe(run.recipe_toml).profile or before.profile)
         budget, sources = judged_budget(before, profile)
         runtime = options.runtime or profile.operating_point.runtime
-        artifact = int8_artifact(before.artifacts, runtime)
+        artifact = deployed_artifact(run, before, runtime, options.scheme)
+        if artifact not in before.artifacts:
+            before = before.model_copy(update={"artifacts": (*before.artifacts, artifact)})
+        subject = Subject(run.path / artifact.path, run.test_inputs, run.path.name, runtime, artifact.scheme)
         try:
-            units = _measured_units(
-                run.path / artifact.path, run.test_inputs, run.path.name, profile, budget, options, runtime, progress
-            )
+            units, reference = measured_units(subject, profile, budget, options, progress)
         except MemoryMissedError as error:
             progress.warn(str(error))
-            missed = memory_missed(budget, before.accuracy, deployed_size(before.artifacts, runtime), str(error))
+            missed = memory_missed(budget, before.accuracy, artifact.size_bytes, str(error))
             report = measured_report(before, budget, sources, profile.name, None, missed, command)
             write(run, report)
             return Deployed(run, report)
-        verdicts = _judged(budget, units, profile, before.accuracy, deployed_size(before.artifacts, runtime))
-        units = [
-            unit.model_copy(update={"notes": (*unit.notes, *disagreement(before.accuracy, unit))}) for unit in units
-        ]
+        accuracy = before.accuracy
+        if runtime == "tensorrt":
+            from edgekd.pipeline.tensorrt import accuracy_deployed
+
+            accuracy = accuracy_deployed(accuracy, reference.correct if reference else None)
+        verdicts = _judged(budget, units, profile, accuracy, artifact.size_bytes)
+        if runtime != "tensorrt":
+            units = [
+                unit.model_copy(update={"notes": (*unit.notes, *disagreement(before.accuracy, unit))}) for unit in units
+            ]
         report = measured_report(before, budget, sources, profile.name, units[0], verdicts, command)
         report = report.model_copy(update={"units": tuple(units) if len(units) > 1 else ()})
         write(run, report)
@@ -139,9 +109,9 @@ def measure_file(
         raise ConfigurationError(f"--inputs {inputs} does not exist")
     profile = load_profile(profile_name) if profile_name else None
     budget = profile.budget if profile else Budget()
-    key = f"measure-{hash_file(model)[:16]}"
     try:
-        units = _measured_units(model, inputs, key, profile, budget, options, runtime, progress)
+        subject = file_subject(model, inputs, runtime, options.scheme)
+        units, _ = measured_units(subject, profile, budget, options, progress)
     except MemoryMissedError as error:
         missed = memory_missed(budget, Accuracy(), model.stat().st_size, str(error))
         return MeasuredFile(
@@ -188,76 +158,6 @@ def _judged(
     )
 
 
-def _measured_units(
-    model: Path,
-    inputs: Path | None,
-    key: str,
-    profile: DeviceProfile | None,
-    budget: Budget,
-    options: BoardOptions,
-    runtime: RuntimeName,
-    progress: Progress,
-) -> list[Measurement]:
-    """The measurement of every board, one after another; this machine's outputs are had once, to compare with."""
-    threads = options.threads or (profile.operating_point.threads if profile else DEFAULT_THREADS)
-    # What the command line asks for is checked before any board is bothered.
-    plan_for(options.plan, runtime, threads, options.measuring)
-    reference = None
-    if inputs is not None:
-        progress.stage("reference", "this machine's outputs, to compare the board's with")
-        reference = host_outputs(model, hash_file(model), inputs, runtime, threads)
-    return [
-        _measured(model, inputs, key, profile, budget, each, runtime, reference, progress) for each in options.each()
-    ]
-
-
-def _measured(
-    model: Path,
-    inputs: Path | None,
-    key: str,
-    profile: DeviceProfile | None,
-    budget: Budget,
-    options: BoardOptions,
-    runtime: RuntimeName,
-    reference: RawOutputs | None,
-    progress: Progress,
-) -> Measurement:
-    threads = options.threads or (profile.operating_point.threads if profile else DEFAULT_THREADS)
-    plan = plan_for(options.plan, runtime, threads, options.measuring)
-    progress.stage("connect", options.board)
-    session = open_session(options.board, identity=options.identity, accept_new_host_key=options.accept_new_host_key)
-    with session, BoardLock(session, "edgekd deploy") as lock:
-        files = {model.name: model, **({inputs.name: inputs} if inputs is not None else {})}
-        prepared = prepare(session, lock, runtime, files, key, progress.stage, progress.update)
-        folder = prepared.folder
-        progress.stage("measure", f"{runtime}, {threads} threads, plan {plan.name}")
-        try:
-            measurement = measure(
-                session,
-                prepared.environment,
-                BoardModel(f"{folder}/{model.name}", hash_file(model), model.name),
-                plan,
-                f"{folder}/{inputs.name}" if inputs is not None else None,
-                profile,
-                reference=reference,
-                on_progress=progress.update,
-                undecided=_undecided(budget),
-            )
-        except OutOfMemoryError as error:
-            if profile is None or prepared.emulated or budget.peak_memory_mib is None:
-                raise
-            facts = read_facts(session, prepared.environment.python)
-            if not matches_profile(facts, session, profile)[0]:
-                raise
-            raise MemoryMissedError(str(error)) from error
-    if not session.is_local:
-        known = KnownBoard(
-            board=options.board, description=measurement.board, last_used_utc=utc_text(), last_command="deploy"
-        )
-        remember_board(known)
-    return under_circumstances(measurement, prepared)
-
-
 def memory_missed(budget: Budget, accuracy: Accuracy, file_size_bytes: int | None, reason: str) -> tuple[Verdict, ...]:
     """The verdicts where the board ended the model's process for want of memory: that limit is missed.
 
@@ -279,10 +179,6 @@ def memory_missed(budget: Budget, accuracy: Accuracy, file_size_bytes: int | Non
     )
 
 
-def _undecided(budget: Budget) -> Callable[[Sequence[Sequence[float]]], bool]:
-    return lambda samples: undecided(budget, samples)
-
-
 def judged_budget(before: Report, profile: DeviceProfile) -> tuple[Budget, dict[str, str]]:
     """The budget in force on a profile's board: its defaults, under the limits the user gave for the run."""
     own = {
@@ -297,19 +193,40 @@ def judged_budget(before: Report, profile: DeviceProfile) -> tuple[Budget, dict[
     return budget, sources
 
 
-def int8_artifact(artifacts: Sequence[Artifact], runtime: RuntimeName) -> Artifact:
-    """The int8 student's file for a runtime.
+def deployed_artifact(run: RunDirectory, report: Report, runtime: MeasuredRuntime, scheme: Scheme | None) -> Artifact:
+    """The file that a runtime is given: the int8 student, or for TensorRT the fp16 one unless a scheme is asked for.
 
     Raises:
-        ConfigurationError: the run has none.
+        ConfigurationError: the run has none, or a scheme was asked for that the runtime does not choose.
     """
-    for artifact in artifacts:
+    if runtime == "tensorrt":
+        from edgekd.pipeline.tensorrt import engine_artifact
+
+        return engine_artifact(run, report, scheme or "fp16")
+    if scheme is not None:
+        raise ConfigurationError(f"--scheme {scheme} is for --runtime tensorrt; {runtime} is given the int8 student")
+    for artifact in report.artifacts:
         if artifact.format == runtime and artifact.scheme == "wi8_ai8":
             return artifact
     raise ConfigurationError(f"the run has no int8 student for --runtime {runtime}")
 
 
-def runtime_of(model: Path, wanted: RuntimeName | None) -> RuntimeName:
+def file_subject(model: Path, inputs: Path | None, runtime: MeasuredRuntime, scheme: Scheme | None) -> Subject:
+    """A model file to measure, with its scheme where TensorRT has to be told it.
+
+    Raises:
+        ConfigurationError: a scheme is given that the runtime reads from the file, or TensorRT's cannot be read.
+    """
+    if runtime == "tensorrt":
+        from edgekd.pipeline.tensorrt import scheme_of
+
+        scheme = scheme_of(model, scheme)
+    elif scheme is not None:
+        raise ConfigurationError(f"--scheme is for --runtime tensorrt; {runtime} reads it from the file")
+    return Subject(model, inputs, f"measure-{hash_file(model)[:16]}", runtime, scheme)
+
+
+def runtime_of(model: Path, wanted: MeasuredRuntime | None) -> MeasuredRuntime:
     """The runtime that a model file is for, by its suffix.
 
     Raises:
@@ -317,8 +234,10 @@ def runtime_of(model: Path, wanted: RuntimeName | None) -> RuntimeName:
     """
     if not model.is_file():
         raise ConfigurationError(f"model file {model} does not exist")
-    runtimes: dict[str, RuntimeName] = {".tflite": "tflite", ".onnx": "onnx"}
+    runtimes: dict[str, MeasuredRuntime] = {".tflite": "tflite", ".onnx": "onnx"}
     runtime = runtimes.get(model.suffix)
+    if wanted == "tensorrt" and runtime == "onnx":
+        return wanted
     if runtime is None:
         raise ConfigurationError(f"{model}: edgekd measures .tflite and .onnx files, not {model.suffix or 'this'}")
     if wanted is not None and wanted != runtime:

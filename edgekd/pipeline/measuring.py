@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from edgekd.board.energy_pass import check_meter
 from edgekd.errors import ConfigurationError
-from edgekd.records import MeasurementPlan, PlanName, RuntimeName, named_plan
+from edgekd.records import MeasurementPlan, PlanName, Scheme, named_plan
+from edgekd.records.base import MeasuredRuntime
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,33 @@ class MeasuringOptions:
     pin_clocks: bool = False
     power: str = "auto"
     energy: Literal["gross", "net"] = "gross"
+    provider: str | None = None
+    container: str | None = None
 
 
-def plan_for(name: PlanName, runtime: RuntimeName, threads: int, options: MeasuringOptions) -> MeasurementPlan:
+@dataclass(frozen=True)
+class BoardOptions:
+    """What the command line says of a board and of measuring on it; None takes the profile's.
+
+    `more_boards` are further units of the same kind, measured one after another. `scheme` says what TensorRT is given.
+    """
+
+    board: str
+    runtime: MeasuredRuntime | None
+    threads: int | None
+    plan: PlanName
+    identity: Path | None
+    accept_new_host_key: bool
+    measuring: MeasuringOptions = MeasuringOptions()
+    more_boards: tuple[str, ...] = ()
+    scheme: Scheme | None = None
+
+    def each(self) -> list[BoardOptions]:
+        """The same for every board by itself."""
+        return [replace(self, board=board, more_boards=()) for board in (self.board, *self.more_boards)]
+
+
+def plan_for(name: PlanName, runtime: MeasuredRuntime, threads: int, options: MeasuringOptions) -> MeasurementPlan:
     """The named plan with what the command line changes of it.
 
     Raises:
@@ -38,6 +64,13 @@ def plan_for(name: PlanName, runtime: RuntimeName, threads: int, options: Measur
         )
     if options.rate_hz is not None and not 0 < options.rate_hz <= 1e5:
         raise ConfigurationError(f"--rate-hz {options.rate_hz:g} is no rate: inputs arrive more than 0 times a second")
+    if runtime == "tensorrt":
+        _refuse_with_trtexec(options)
+    if options.pin_clocks and options.container is not None:
+        raise ConfigurationError(
+            "--pin-clocks cannot be had with --container: a container may not set the board's clocks. Set them outside "
+            "of it (jetson_clocks, or the performance governor) and leave --pin-clocks out"
+        )
     return plan.model_copy(
         update={
             "max_seconds": options.max_seconds or plan.max_seconds,
@@ -46,5 +79,19 @@ def plan_for(name: PlanName, runtime: RuntimeName, threads: int, options: Measur
             "pin_clocks": options.pin_clocks,
             "meter": options.power,
             "energy_judged": options.energy,
+            "provider": options.provider,
+            "container": options.container,
         }
     )
+
+
+def _refuse_with_trtexec(options: MeasuringOptions) -> None:
+    """Refuse what trtexec, which times by itself, cannot do."""
+    cannot = {
+        "--rate-hz": options.rate_hz is not None,
+        f"--power {options.power}": options.power not in ("auto", "none"),
+    }
+    for option in [option for option, asked in cannot.items() if asked]:
+        raise ConfigurationError(
+            f"{option} cannot be had with --runtime tensorrt: trtexec runs back to back, by itself"
+        )

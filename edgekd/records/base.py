@@ -16,6 +16,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 Basis = Literal["measured", "predicted"]
 RuntimeName = Literal["tflite", "onnx"]
+MeasuredRuntime = Literal["tflite", "onnx", "tensorrt"]
+"""What a board can be measured with. Nothing predicts TensorRT: it is measured or not judged."""
 
 
 class Record(BaseModel):

@@ -32,7 +32,7 @@ class BoardCheck(Record):
 class Stored(Record):
     """One thing that edgekd put on a board. `in_use`: the bundle that deploys use now, or the agent of this version."""
 
-    kind: Literal["bundle", "run", "agent", "other"]
+    kind: Literal["bundle", "run", "agent", "engine", "other"]
     name: str
     size_bytes: int
     in_use: bool = False

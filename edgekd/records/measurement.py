@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from edgekd.records.base import Fraction, NonNegative, PositiveInt, Record, RuntimeName, Sha256
+from edgekd.records.base import Fraction, MeasuredRuntime, NonNegative, PositiveInt, Record, Sha256
 from edgekd.records.plan import MeasurementPlan
 
 
@@ -78,7 +78,7 @@ class HostParity(Record):
     """The board's raw outputs against this machine's, for the same file over the first `inputs` stored inputs.
 
     `identical` is the share of single output values that are equal. The differences are in steps of the output's
-    integer type, or None where the output is not integer.
+    integer type, or None where the output is not integer; `max_abs` is the largest of float outputs.
     """
 
     inputs: PositiveInt
@@ -86,7 +86,26 @@ class HostParity(Record):
     identical: Fraction
     max_abs_lsb: int | None
     mean_abs_lsb: NonNegative | None
+    max_abs: NonNegative | None = None
+    top1_agreement: Fraction | None = None
     host_runtime_version: str
+
+
+class Engine(Record):
+    """What TensorRT built on the board: the engine is what runs, and another build may pick other kernels.
+
+    `flags` are what `trtexec` was given to build it. `build_seconds` is what that took, then or now; it is in no
+    latency. `built_now` is False where an engine of the same ONNX, device, version and flags was there.
+    """
+
+    sha256: Sha256
+    size_bytes: PositiveInt
+    onnx_sha256: Sha256
+    version: str
+    device: str
+    flags: tuple[str, ...]
+    build_seconds: NonNegative
+    built_now: bool
 
 
 class ThrottleSample(Record):
@@ -113,7 +132,7 @@ class Measurement(Record):
     board: str
     matches_profile: str | None = Field(description="name of the profile whose kind this board is, or None")
     mismatch_reason: str = ""
-    runtime: RuntimeName
+    runtime: MeasuredRuntime
     runtime_version: str
     provider: str
     threads: PositiveInt
@@ -144,6 +163,8 @@ class Measurement(Record):
     per_operator: tuple[OperatorTime, ...] = ()
     host_parity: HostParity | None = None
     contention: Contention | None = None
+    engine: Engine | None = Field(default=None, description="TensorRT only")
+    gpu_memory_bytes: NonNegative | None = Field(default=None, description="part of peak_memory_bytes; Jetson only")
     states: tuple[ThrottleSample, ...] = ()
     throttled: bool | None = None
     facts: dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edgekd.records.base import NonNegative, Positive, PositiveInt, Record, RuntimeName
+from edgekd.records.base import MeasuredRuntime, NonNegative, Positive, PositiveInt, Record
 
 PlanName = Literal["quick", "standard", "mlperf", "sustained"]
 
@@ -20,11 +20,12 @@ class MeasurementPlan(Record):
     came after is judged. With `rate_hz` inputs arrive at that rate, and not as fast as they are worked on.
     `background` says whether others' work on the board is there on purpose. `meter` is what `--power` said: `none`,
     `auto`, a meter's name, `external:COMMAND` or `replay:FILE`; the energy pass then takes `energy_windows` idle and
-    as many running windows of `energy_window_seconds`, each kind after `energy_lead_seconds` of the same.
+    as many running windows of `energy_window_seconds`, each kind after `energy_lead_seconds` of the same. `provider` is
+    the execution provider that has to run the graph, `container` the image that the agent runs in.
     """
 
     name: PlanName
-    runtime: RuntimeName
+    runtime: MeasuredRuntime
     threads: PositiveInt
     min_runs: PositiveInt
     min_seconds: Positive
@@ -41,6 +42,8 @@ class MeasurementPlan(Record):
     energy_windows: PositiveInt = 5
     energy_window_seconds: Positive = 10.0
     energy_lead_seconds: Positive = 1.0
+    provider: str | None = None
+    container: str | None = None
 
 
 _LEAST: dict[PlanName, tuple[int, float, float, float]] = {
@@ -52,7 +55,7 @@ _LEAST: dict[PlanName, tuple[int, float, float, float]] = {
 """Runs, seconds, seconds at most, and seconds to settle."""
 
 
-def named_plan(name: PlanName, runtime: RuntimeName, threads: int) -> MeasurementPlan:
+def named_plan(name: PlanName, runtime: MeasuredRuntime, threads: int) -> MeasurementPlan:
     """The plan of that name.
 
     `quick`: 64 runs and 10 s. `standard`: 662 runs and 60 s (p99 needs 662 samples). `mlperf`: 1,024 runs and 600 s

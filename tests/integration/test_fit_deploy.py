@@ -162,6 +162,32 @@ def test_another_kind_of_board_is_recorded_but_not_judged(place, fitted):
     assert report["measurement"]["latency_p50_ms"] > 0
 
 
+def test_tensorrt_is_given_the_fp16_student_and_judged_on_it(place, fitted):
+    copy, tools = place / "half", place / "tools"
+    subprocess.run(["cp", "-r", place / "run", copy], check=True)
+    tools.mkdir()
+    stand_in = Path(__file__).with_name("stand_in_trtexec.py")
+    (tools / "trtexec").write_text(f'#!/bin/sh\nexec {sys.executable} {stand_in} "$@"\n')
+    (tools / "trtexec").chmod(0o755)
+    arguments = ("deploy", "half", "--board", "local", "--profile", "host", "--plan", "quick", "--runtime", "tensorrt")
+    variables = {"PATH": f"{tools}:{os.environ['PATH']}", "EDGEKD_BOARD_HOME": str(place / "home")}
+    result = edgekd(*arguments, "--json", cwd=place, **variables)
+    assert result.returncode in (0, 1), result.stderr
+    report = json.loads(result.stdout)
+    (half,) = [artifact for artifact in report["artifacts"] if artifact["scheme"] == "fp16"]
+    assert half["path"] == "student_fp16.onnx"
+    assert half["audit"]["honest"]
+    measured = report["measurement"]
+    assert measured["model_sha256"] == measured["engine"]["onnx_sha256"] == half["sha256"]
+    assert measured["host_parity"]["top1_agreement"] == 1.0
+    verdicts = {verdict["constraint"]: verdict for verdict in report["verdicts"]}
+    assert verdicts["file_size_kib"]["value"] == half["size_bytes"] / 1024
+    assert verdicts["accuracy_min"]["outcome"] == "met"
+    refused = edgekd(*arguments, "--scheme", "wi8_ai8_symmetric", cwd=place, **variables)
+    assert refused.returncode == 3
+    assert "wi8_ai8_symmetric" in refused.stderr
+
+
 def test_require_measured_and_energy_are_undecided_without_a_board(place):
     result = edgekd(
         "fit",

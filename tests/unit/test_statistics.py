@@ -13,7 +13,6 @@ from edgekd.core.statistics import (
     percentile_interval,
     proportion_interval,
     student_t,
-    subsample_stride,
 )
 from edgekd.records import Estimate
 
@@ -32,12 +31,6 @@ def test_student_t_agrees_with_scipy(degrees_of_freedom: int, confidence: float)
 def test_student_t_needs_a_degree_of_freedom() -> None:
     with pytest.raises(ValueError, match="degree of freedom"):
         student_t(0)
-
-
-def test_stride_keeps_at_most_twenty_thousand() -> None:
-    for runs in (1, 19_999, 20_000, 20_001, 39_999, 1_000_003):
-        assert math.ceil(runs / subsample_stride(runs)) <= 20_000
-    assert subsample_stride(20_000) == 1
 
 
 def test_percentile_is_numpys_default() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from .clocks import GUARD_OPTION, PinnedClocks, restore_leftovers, run_guard
+from .gpu_memory import GpuMemory
 from .lifeline import answer_clock, hold, read_job_line
 from .sampler import SAMPLER_OPTION, run_sampler
 from .state import read_facts
+from .tensorrt import tensorrt_pass
 from .wire import AgentError, Wire, private_stdout
 
 PACKAGES = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntime", "onnxruntime-gpu")}
@@ -53,9 +56,10 @@ def _do(job: dict[str, Any], wire: Wire, began: int) -> None:
         answer_clock(wire, 0)
         return
     _check_model(Path(job["model"]), job["model_sha256"])
+    run = tensorrt_pass if job["runtime"] == "tensorrt" else _run
     clocks = PinnedClocks(sysfs, job["threads"], wire) if job.get("pin_clocks") else None
     try:
-        _run(job, wire, sysfs)
+        run(job, wire, sysfs)
     finally:
         if clocks is not None:
             clocks.release()
@@ -67,13 +71,14 @@ def _run(job: dict[str, Any], wire: Wire, sysfs: Path) -> None:
 
     imported_began = time.perf_counter_ns()
     module = runtimes.import_runtime(job["runtime"])
-    after_import = passes.status_text()
+    after_import, gpu = passes.status_text(), GpuMemory(sysfs, os.getpid())
     load_began = time.perf_counter_ns()
     options = runtimes.LoadOptions(
         threads=job["threads"],
         spinning=job["job"] != "energy",
         exact=bool(job.get("exact")),
-        profile_prefix=profiling.profile_prefix() if job["job"] == "profile" else None,
+        profile_prefix=profiling.profile_prefix() if job["job"] in ("profile", "provider") else None,
+        provider=job.get("provider"),
     )
     model = runtimes.load(module, job["runtime"], job["model"], options)
     loaded = time.perf_counter_ns()
@@ -85,13 +90,15 @@ def _run(job: dict[str, Any], wire: Wire, sysfs: Path) -> None:
         inputs=[{"name": spec.name, "shape": list(spec.shape), "dtype": str(spec.dtype)} for spec in model.specs],
     )
     if job["job"] == "memory":
-        passes.memory_pass(model, job, after_import, wire)
+        passes.memory_pass(model, job, after_import, gpu, wire)
     elif job["job"] == "accuracy":
         passes.accuracy_pass(model, job, wire)
     elif job["job"] == "energy":
         energy.energy_pass(job, model, wire, sysfs)
     elif job["job"] == "profile":
         profiling.profile_pass(job, model, wire)
+    elif job["job"] == "provider":
+        profiling.provider_pass(job, model)
     elif job["job"] == "end_to_end":
         passes.end_to_end_pass(model, job, wire)
     elif job["job"] == "latency":

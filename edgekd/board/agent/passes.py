@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .gpu_memory import GpuMemory
 from .inputs import for_model, layout_of, random_arrays, stored_labels, stored_rows
 from .runtimes import Model
 from .state import read_text
@@ -53,14 +55,15 @@ def feed_sets(job: dict[str, Any], model: Model, most: int | None = None) -> tup
     return sets, f"first {len(sets)} of {total} stored"
 
 
-def memory_pass(model: Model, job: dict[str, Any], after_import: str, wire: Wire) -> None:
+def memory_pass(model: Model, job: dict[str, Any], after_import: str, gpu: GpuMemory, wire: Wire) -> None:
     """Run a few inferences and report the kernel's account of this process, which did nothing else."""
     sets, _ = feed_sets(job, model, most=1)
     for _ in range(MEMORY_RUNS):
         model.feed(sets[0])
         model.invoke()
         model.outputs()
-    wire.send("memory", after_import=after_import, at_end=status_text())
+    gpu.look(os.getpid())
+    wire.send("memory", after_import=after_import, at_end=status_text(), **gpu.found())
 
 
 def status_text() -> str:

@@ -15,26 +15,49 @@ RUNS = 50
 WARMUP_RUNS = 5
 LIMIT = 1000
 KERNEL = "_kernel_time"
+# Operators on shapes and indices: a provider for a GPU leaves them to the CPU, where they belong.
+ON_SHAPES = {"Shape", "Size", "Gather", "Unsqueeze", "Squeeze", "Slice", "Cast", "Range", "ConstantOfShape"}
 
 
 def profile_pass(job: dict[str, Any], model: Model, wire: Wire) -> None:
     """Run with the runtime's profiler on and tell each node's mean time."""
+    operators = operators_of(_profile(job, model, WARMUP_RUNS + RUNS))
+    wire.send("operators", operators=operators[:LIMIT], runs=RUNS)
+
+
+def provider_pass(job: dict[str, Any], model: Model) -> None:
+    """Let one inference tell what ran each node, and refuse where it was not what was asked for."""
+    wanted = job["provider"]
+    others: dict[str, set[str]] = {}
+    for event in json.loads(_profile(job, model, 1)):
+        ran = event.get("args", {})
+        if event.get("cat") == "Node" and ran.get("provider") and ran["provider"] != wanted:
+            others.setdefault(str(ran["provider"]), set()).add(str(ran.get("op_name")))
+    others = {provider: kinds for provider, kinds in others.items() if kinds - ON_SHAPES}
+    if others:
+        who = "; ".join(f"{provider} ran {', '.join(sorted(kinds)[:8])}" for provider, kinds in others.items())
+        raise AgentError("provider", f"{wanted} was asked for and is there, but it did not run the whole graph: {who}")
+
+
+def _profile(job: dict[str, Any], model: Model, runs: int) -> str:
+    """What the runtime's profiler wrote about that many inferences."""
     finish = getattr(model, "finish_profile", None)
     if finish is None:
         raise AgentError("profile", f"{job['runtime']} has no profiler that Python reaches")
     sets, _ = feed_sets(job, model, most=8)
-    for position in range(WARMUP_RUNS + RUNS):
+    for position in range(runs):
         model.feed(sets[position % len(sets)])
         model.invoke()
     path = Path(finish())
     try:
-        operators = operators_of(path.read_text())
+        text = path.read_text()
+        json.loads(text)
     except (OSError, ValueError) as error:
         raise AgentError("profile", f"the runtime's profile cannot be read: {error}") from error
     finally:
         path.unlink(missing_ok=True)
         path.parent.rmdir()
-    wire.send("operators", operators=operators[:LIMIT], runs=RUNS)
+    return text
 
 
 def profile_prefix() -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from .inputs import InputSpec
 from .wire import AgentError
 
+DEFAULT_PROVIDER = "CPUExecutionProvider"
 SCALE_KEYS = ("edgekd.input_scale", "edgekd.input_zero_point")
 ONNX_DTYPES = {
     "tensor(float)": "float32",
@@ -61,7 +62,7 @@ def import_runtime(runtime: str) -> Any:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load a model: threads; and, of onnxruntime alone, whether idle threads spin, exactness, a profile.
+    """How to load a model: threads; and, of onnxruntime alone, spinning, exactness, a profile, and what has to run it.
 
     Spinning saves microseconds and burns power. `exact` makes x86 without VNNI add int8 products as ARM does.
     """
@@ -70,6 +71,7 @@ class LoadOptions:
     spinning: bool = True
     exact: bool = False
     profile_prefix: str | None = None
+    provider: str | None = None
 
 
 def load(module: Any, runtime: str, path: str, options: LoadOptions) -> Model:
@@ -139,13 +141,18 @@ class OnnxModel:
         if wanted.profile_prefix is not None:
             options.enable_profiling = True
             options.profile_file_prefix = wanted.profile_prefix
+        chosen = wanted.provider or DEFAULT_PROVIDER
+        _require_provider(chosen, module.get_available_providers())
         try:
-            self._session = module.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = module.InferenceSession(
+                path, options, providers=list(dict.fromkeys((chosen, DEFAULT_PROVIDER)))
+            )
         except _onnxruntime_errors(module) as error:
             raise AgentError("model", f"the runtime does not load the model: {error}") from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.specs = [_onnx_spec(node, metadata) for node in self._session.get_inputs()]
         self.provider = self._session.get_providers()[0]
+        _require_provider(chosen, [self.provider])
         self.settings = {
             "intra_op_num_threads": wanted.threads,
             "inter_op_num_threads": 1,
@@ -168,6 +175,15 @@ class OnnxModel:
     def outputs(self) -> list[np.ndarray]:
         """The outputs of the last inference."""
         return list(self._binding.copy_outputs_to_cpu())
+
+
+def _require_provider(wanted: str, there: list[str]) -> None:
+    if wanted not in there:
+        raise AgentError(
+            "provider",
+            f"{wanted} was asked for, but this onnxruntime has {', '.join(there)}, and {DEFAULT_PROVIDER} would run "
+            "the graph. On a Jetson only NVIDIA's own wheel of onnxruntime-gpu has CUDA and TensorRT: install that",
+        )
 
 
 def _onnxruntime_errors(module: Any) -> tuple[type[Exception], ...]:

@@ -39,6 +39,12 @@ def command_output(name: str, *arguments: str) -> str | None:
     return done.stdout[:TEXT_LIMIT].decode("utf-8", errors="replace")
 
 
+def is_jetson(sysfs: Path) -> bool:
+    """Whether this is one of NVIDIA's Jetson boards."""
+    model = read_text(sysfs / "firmware/devicetree/base/model", 1024) or ""
+    return "jetson" in model.lower() or Path("/etc/nv_tegra_release").exists()
+
+
 def _each_cpu(sysfs: Path, name: str) -> dict[str, str]:
     found = {}
     for directory in sorted(sysfs.glob("devices/system/cpu/cpu[0-9]*"))[:ENTRY_LIMIT]:

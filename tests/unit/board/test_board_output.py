@@ -40,8 +40,6 @@ def test_what_is_not_throttled_output_is_unknown(text):
 
 
 def test_temperatures():
-    assert parsers.parse_measure_temp("temp=48.3'C\n") == 48.3
-    assert parsers.parse_measure_temp("temp=48.3") is None
     zones = {
         "thermal_zone0": ("cpu-thermal", "48312"),
         "thermal_zone1": ("gpu-thermal", "-256000"),
@@ -104,7 +102,6 @@ def test_nothing_printable_is_dangerous_or_long(text, limit):
 @given(st.text(max_size=300))
 def test_no_text_breaks_a_parser(text):
     parsers.parse_throttled(text)
-    parsers.parse_measure_temp(text)
     parsers.parse_integer(text)
     parsers.parse_millicelsius(text)
     parsers.parse_clock_mhz(text)
