@@ -1,8 +1,10 @@
 """What the training loop costs over a bare PyTorch loop of the same maths, and what stored teacher passes save.
 
-Blocks of both take turns in one process on one thread; CPU seconds are compared, as ratios with their spread.
+Blocks of both take turns in one process on one thread; CPU seconds are compared, as ratios with their spread. With
+`--formats` instead what channels-last and bfloat16 autocast save or cost on this CPU, on both tasks.
 
     python benchmarks/distillation/overhead.py --rounds 7
+    python benchmarks/distillation/overhead.py --formats --rounds 5
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -32,10 +35,17 @@ from edgekd.train.objectives import Loss
 CPU = torch.device("cpu")
 
 
-def bare(model: nn.Module, data: Examples, validation: Examples, schedule: Training) -> None:
+def bare(
+    model: nn.Module,
+    data: Examples,
+    validation: Examples,
+    schedule: Training,
+    memory_format: torch.memory_format = torch.channels_last,
+    bfloat16: bool = False,
+) -> None:
     """The loop as one would write it by hand for this one case: no choices, no checks, no messages."""
     torch.manual_seed(0)
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=memory_format)
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -54,7 +64,8 @@ def bare(model: nn.Module, data: Examples, validation: Examples, schedule: Train
         for rows in torch.randperm(len(data))[: per_epoch * size].split(size):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.learning_rate * learning_rate_factor(step, planned, 0.1)
-            student = model(data.inputs[rows].contiguous(memory_format=torch.channels_last))
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                student = model(data.inputs[rows].contiguous(memory_format=memory_format)).float()
             soft = functional.kl_div(
                 (student / 3).log_softmax(1),
                 (data.teacher_logits[rows] / 3).log_softmax(1),
@@ -71,9 +82,7 @@ def bare(model: nn.Module, data: Examples, validation: Examples, schedule: Train
                 torch._foreach_lerp_(means, values, 1 - min(0.98, step / (step + 9)))
         average.eval()
         with torch.no_grad():
-            parts = [
-                average(part.contiguous(memory_format=torch.channels_last)) for part in validation.inputs.split(512)
-            ]
+            parts = [average(part.contiguous(memory_format=memory_format)) for part in validation.inputs.split(512)]
         (torch.cat(parts).argmax(1) == validation.labels).float().mean()
 
 
@@ -107,13 +116,58 @@ def ratio(seconds: dict[str, list[float]], over: str, under: str) -> dict[str, f
     }
 
 
+def formats(name: str, rounds: int) -> dict[str, Any]:
+    """The bare loop in each memory format and with bfloat16 autocast, and the teacher's pass in each format."""
+    task = load_task(name, {})
+    architecture = student_architecture(Recipe(task=TaskChoice(name=name)), task)
+    inputs = examples_of(task.train, architecture.input_shape).inputs[:1920]
+    logits = torch.zeros(len(inputs), len(task.classes))
+    data = Examples(inputs, torch.from_numpy(task.train.labels[:1920]), logits)
+    few = Examples(inputs[:64], data.labels[:64])
+    schedule = Training(epochs=1, learning_rate=3e-3)
+    teacher = task.teacher.build().eval()
+    plain, last = torch.contiguous_format, torch.channels_last
+
+    def passed(memory_format: torch.memory_format) -> None:
+        teacher.to(memory_format=memory_format)
+        with torch.no_grad():
+            for part in inputs.split(512):
+                teacher(part.contiguous(memory_format=memory_format))
+
+    def trained(memory_format: torch.memory_format, bfloat16: bool = False) -> None:
+        bare(Student(architecture), data, few, schedule, memory_format, bfloat16)
+
+    students = compare(
+        {"plain": lambda: trained(plain), "last": lambda: trained(last), "bfloat16": lambda: trained(last, True)},
+        rounds,
+    )
+    teachers = compare({"plain": lambda: passed(plain), "last": lambda: passed(last)}, rounds)
+    return {
+        "training a student, plain over channels-last": ratio(students, "plain", "last"),
+        "training a student, bfloat16 over float32": ratio(students, "bfloat16", "last"),
+        "teacher pass, plain over channels-last": ratio(teachers, "plain", "last"),
+    }
+
+
+def append(row: dict[str, Any]) -> None:
+    """Append a row to the results, and show it."""
+    with (Path(__file__).resolve().parent / "results" / "overhead.jsonl").open("a") as stream:
+        stream.write(json.dumps(row) + "\n")
+    print(json.dumps(row, indent=2))
+
+
 def main() -> None:
-    """Measure both and append a row."""
+    """Measure, and append a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--formats", action="store_true", help="memory formats and bfloat16 instead")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.formats:
+        found = {name: formats(name, arguments.rounds) for name in ("watch-gestures", "fashion-mnist")}
+        append({**found, "torch": torch.__version__})
+        return
     task = load_task("watch-gestures", {})
     architecture = student_architecture(Recipe(task=TaskChoice(name=task.name)), task)
     teacher = task.teacher.build().eval()
@@ -164,9 +218,7 @@ def main() -> None:
         "student_parameters": sum(parameter.numel() for parameter in Student(architecture).parameters()),
         "torch": torch.__version__,
     }
-    with (Path(__file__).resolve().parent / "results" / "overhead.jsonl").open("a") as stream:
-        stream.write(json.dumps(row) + "\n")
-    print(json.dumps(row, indent=2))
+    append(row)
 
 
 if __name__ == "__main__":

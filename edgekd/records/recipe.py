@@ -50,7 +50,8 @@ class Training(Record):
 
     `patience` counts epochs without a better validation score before stopping early. `ema_decay` averages the
     weights over the steps, and the average is what is validated and kept; 0 keeps the weights themselves.
-    `mixed_precision` is bfloat16 autocast on CUDA; on a CPU it changes nothing.
+    `mixed_precision` is bfloat16 autocast of the model in training: "auto" where CUDA has it, true on a CPU too (most
+    are slower with it), false nowhere.
     """
 
     epochs: PositiveInt
@@ -61,7 +62,7 @@ class Training(Record):
     clip_norm: Positive = 5.0
     patience: PositiveInt = 15
     ema_decay: Fraction = 0.98
-    mixed_precision: bool = False
+    mixed_precision: bool | Literal["auto"] = "auto"
 
 
 TuneSearch = Literal["bayes", "random", "grid"]

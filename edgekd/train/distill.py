@@ -147,7 +147,7 @@ def train_quantized(
     """Quantization-aware training, in place, of a calibrated model, distilling from the float one that it rounds.
 
     Ranges follow the activations, or are learned (`recipe.steps`), and are frozen after `recipe.freeze_fraction` of
-    the steps. The model as it was given is kept where no epoch is better on the validation split.
+    the steps. The model as it was given is kept where no epoch is better on the validation split. Always in float32.
 
     Args:
         model: calibrated.
@@ -171,7 +171,8 @@ def train_quantized(
         data,
         shape,
         QAT_OBJECTIVES if labelled else (Hinton(weight=1.0),),
-        recipe.training,
+        # bfloat16 has fewer bits than the rounding that is being learnt.
+        recipe.training.model_copy(update={"mixed_precision": False}),
         seed=seed,
         device=device,
         title="QAT",

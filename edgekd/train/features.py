@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
 from edgekd.records import Featured, Objective
+from edgekd.train.examples import FORMAT
 from edgekd.train.objectives.signals import FeaturePair
 
 Shape = tuple[int, int, int]
@@ -109,7 +110,7 @@ class TeacherFeatures:
 
     @torch.no_grad()
     def _pass(self, rows: Tensor | slice) -> dict[str, Tensor]:
-        batch = self._inputs[rows].to(self._device).contiguous(memory_format=torch.channels_last)
+        batch = self._inputs[rows].to(self._device).contiguous(memory_format=FORMAT)
         with watching(self._teacher, self._names) as seen:
             self._teacher(batch)
         return dict(seen)
@@ -257,7 +258,7 @@ class FeatureLink:
                 )
                 if str(position) in self.regressors:
                     student = self.regressors[str(position)][index](student)  # type: ignore[index]
-                found.append(FeaturePair(student, teacher))
+                found.append(FeaturePair(student.float(), teacher.float()))
             result[objective] = tuple(found)
         return result
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgekd.records import Training
 from edgekd.train import checkpoint as checkpoints
 from edgekd.train.averaging import WeightAverage
-from edgekd.train.examples import Examples, logits_of
+from edgekd.train.examples import FORMAT, Examples, logits_of
 from edgekd.train.features import FeatureLink, TeacherFeatures, watching
 from edgekd.train.objectives import Loss, nan_error
 from edgekd.train.objectives.signals import Signals
@@ -90,6 +90,13 @@ def learning_rate_factor(step: int, total: int, warmup_fraction: float) -> float
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, total - warmup)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _mixes(schedule: Training, device: torch.device) -> bool:
+    """Whether the model runs in bfloat16; losses, weights, averages and validation stay float32."""
+    if schedule.mixed_precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return schedule.mixed_precision
 
 
 def _optimizer(model: nn.Module, link: FeatureLink | None, schedule: Training) -> torch.optim.Optimizer:
@@ -190,7 +197,8 @@ class _Run:
         self.order = torch.Generator().manual_seed(seed)
         self.model, self.loss, self.schedule, self.device, self.title = model, loss, schedule, device, title
         self.data, self.validation, self.additions = data, validation, additions
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(device, memory_format=FORMAT)  # type: ignore[call-overload]
+        self.mixed = _mixes(schedule, device)
         self.batch_size = min(schedule.batch_size, len(data))
         self.per_epoch = max(1, len(data) // self.batch_size)
         self.planned = self.per_epoch * schedule.epochs
@@ -257,8 +265,7 @@ class _Run:
             self.step += 1
 
     def _update(self, rows: Tensor) -> None:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
-            signals = self._signals(rows)
+        signals = self._signals(rows)
         value = self.loss(signals, self.step / self.planned)
         if not torch.isfinite(value):
             where = f"{self.title}, epoch {len(self.history) + 1}, step {self.step}"
@@ -268,11 +275,6 @@ class _Run:
         torch.nn.utils.clip_grad_norm_(self._trainable, self.schedule.clip_norm)
         self.optimizer.step()
 
-    @property
-    def _mixed(self) -> bool:
-        # On CPUs without bfloat16 units autocast costs ten times the time; it pays on CUDA only.
-        return self.schedule.mixed_precision and self.device.type == "cuda"
-
     def _signals(self, rows: Tensor) -> Signals:
         data, additions = self.data, self.additions
         teacher: Tensor | None
@@ -281,14 +283,15 @@ class _Run:
         else:
             inputs, labels = data.inputs[rows].to(self.device), data.labels[rows].to(self.device)
             teacher = None if data.teacher_logits is None else data.teacher_logits[rows].to(self.device)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = inputs.contiguous(memory_format=FORMAT)
         if additions.own_average_teaches:
             with torch.no_grad():
                 teacher = self.average.model.eval()(inputs).float()
         if additions.change_inputs is not None:
             inputs = additions.change_inputs(self.model, inputs, labels, teacher)
-        student = self.model(inputs).float()
-        features = {} if self.link is None else self.link.features(self._seen, rows)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            student = self.model(inputs).float()
+            features = {} if self.link is None else self.link.features(self._seen, rows)
         return Signals(student, labels, teacher, features, data.outputs)
 
     def validate(self) -> None:

@@ -46,6 +46,27 @@ def test_it_learns_and_leaves_the_best_epochs_weights(digits):
     assert trained.steps == 6 * (1200 // 64)
 
 
+def test_bfloat16_is_there_on_request_and_leaves_a_cpus_float32_alone_otherwise(digits):
+    states = {}
+    for mixed in ("auto", False, True):
+        model = network()
+        trained = run(model, digits, SCHEDULE.model_copy(update={"epochs": 3, "mixed_precision": mixed}))
+        states[mixed] = trained.state
+        assert trained.validation_accuracy > 0.8
+        assert {value.dtype for value in trained.state.values()} == {torch.float32, torch.int64}
+    assert all(torch.equal(states["auto"][name], value) for name, value in states[False].items())
+    assert any(not torch.equal(states["auto"][name], value) for name, value in states[True].items())
+
+
+def test_hints_are_learnt_in_bfloat16_too(digits):
+    data, _ = digits
+    teacher = network(1)
+    additions = Additions(features=TeacherFeatures(teacher, data.inputs, CPU))
+    schedule = SCHEDULE.model_copy(update={"epochs": 2, "mixed_precision": True})
+    trained = run(network(), digits, schedule, objectives=(Hard(), FitNet()), additions=additions)
+    assert trained.validation_accuracy > 0.6
+
+
 def test_a_good_start_is_kept_where_training_only_harms_it(digits):
     model = network()
     started = run(model, digits)
