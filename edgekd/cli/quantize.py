@@ -51,10 +51,38 @@ def quantize_command(
     ] = "observed",
     accuracy_drop_max: Annotated[
         float | None,
-        typer.Option(help="Most accuracy lost to fp32, a fraction; judged if given. QAT starts beyond it, or 0.005."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Most accuracy lost to fp32, a fraction; judged if given. QAT starts beyond it, or 0.005.",
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of QAT. Default: 6.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of QAT.")] = 0,
+    mixed: Annotated[
+        bool,
+        typer.Option(
+            "--mixed",
+            help="Where calibration and training still lose too much, keep the worst layers in float, as few as it "
+            "takes; the files are then wi8_ai8_mixed and name them.",
+        ),
+    ] = False,
+    allow_float_ops: Annotated[
+        bool,
+        typer.Option(
+            "--allow-float-ops",
+            help="Keep operators without an int8 form in float (layer norm, attention, GELU, …) instead of refusing "
+            "them; the files are then wi8_ai8_mixed.",
+        ),
+    ] = False,
+    float_io: Annotated[
+        bool,
+        typer.Option("--float-io", help="Float input and output in the .tflite file, quantized inside; .onnx has."),
+    ] = False,
+    opset: Annotated[
+        int | None,
+        typer.Option(min=1, help="Opset of the .onnx files. Default: 17, or 21 where activations have 16 bits."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print quantize.json on stdout.")] = False,
 ) -> None:
     """Quantize your own torch module to .tflite and .onnx, and say what it cost.
@@ -66,6 +94,8 @@ def quantize_command(
         edgekd quantize net.py:make --weights net.pt --calib fashion-mnist --out quantized
 
         edgekd quantize net.py:make --calib my_inputs/ --scheme wi8_ai16 --out wide --json
+
+        edgekd quantize net.py:make --weights net.pt --calib fashion-mnist --accuracy-drop-max 0.01 --mixed --out mixed
     """
     # Threads that wait busily starve each other where cores are shared. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -74,7 +104,14 @@ def quantize_command(
     require_fit_extra()
     from edgekd.pipeline.quantize import QuantizeOptions, quantize
 
-    options = QuantizeOptions(scheme, qat, observer, accuracy_drop_max, epochs, seed, steps=steps)
+    options = QuantizeOptions(
+        *(scheme, qat, observer, accuracy_drop_max, epochs, seed),
+        steps=steps,
+        mixed=mixed,
+        allow_float_ops=allow_float_ops,
+        float_io=float_io,
+        opset=opset,
+    )
     with ConsoleProgress() as progress:
         found = quantize(model, weights, calib, out, options, progress)
     if as_json:
@@ -87,12 +124,14 @@ def quantize_command(
 def _show(found: Quantized, console: Console) -> None:
     console.print(f"[bold]{escape(found.model)}[/bold] as {found.scheme}, {found.metric}:", soft_wrap=True)
     table = Table("", "Test", "Validation", "Seconds", "", box=None, pad_edge=False)
-    for name, step in (("fp32", found.fp32), ("PTQ", found.ptq), ("QAT", found.qat)):
+    chosen = "mixed" if found.mixed is not None else found.chosen
+    for name, step in (("fp32", found.fp32), ("PTQ", found.ptq), ("QAT", found.qat), ("mixed", found.mixed)):
         if step is not None:
-            kept = "kept" if name.lower() == found.chosen else ""
+            kept = "kept" if name.lower() == chosen else ""
             table.add_row(name, f"{step.accuracy:.4f}", f"{step.validation_accuracy:.4f}", f"{step.seconds:.1f}", kept)
     console.print(table)
     console.print(f"QAT {found.qat_reason}", soft_wrap=True)
+    _show_float(found, console)
     console.print(f"the file itself: {found.file_accuracy:.4f}")
     for rung in found.parity:
         console.print(
@@ -109,5 +148,23 @@ def _show(found: Quantized, console: Console) -> None:
         )
     if found.verdict is not None:
         console.print(f"accuracy drop: {found.verdict.outcome}, {escape(found.verdict.reason)}", soft_wrap=True)
+        if found.verdict.outcome == "missed" and found.scheme == "wi8_ai8" and found.mixed_report is None:
+            console.print("--mixed keeps the layers that rounding hurts most in float")
     for artifact in found.artifacts:
         console.print(f"{escape(found.out)}/{artifact.path}: {artifact.size_bytes} bytes", soft_wrap=True)
+
+
+def _show_float(found: Quantized, console: Console) -> None:
+    """What is in float: because it has no int8 form, or for accuracy."""
+    if found.float_operators:
+        console.print(f"in float, without an int8 form: {escape(', '.join(found.float_operators))}", soft_wrap=True)
+    if found.mixed_report is None:
+        return
+    console.print(f"mixed precision {escape(found.mixed_report.reason)}", soft_wrap=True)
+    for entry in found.mixed_report.kept:
+        console.print(
+            f"in float: {escape(', '.join(entry.layers))}: validation {entry.validation_accuracy_before:.4f} to "
+            f"{entry.validation_accuracy:.4f}, divergence {entry.divergence_before_nats:.2g} to "
+            f"{entry.divergence_nats:.2g} nats, {entry.more_bytes:+} bytes",
+            soft_wrap=True,
+        )

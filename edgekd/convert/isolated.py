@@ -23,8 +23,12 @@ _MISSING_EXTRA = 3
 _REFUSED = 5
 
 
-def write_isolated(network: Network, file_format: Format, path: Path, timeout_s: float) -> None:
+def write_isolated(
+    network: Network, file_format: Format, path: Path, timeout_s: float, opset: int | None = None
+) -> None:
     """Write `network` to `path` and run it once, in a child process; the file appears whole or not at all.
+
+    `opset` is for ONNX, see `write_network`.
 
     Raises:
         BuildError: the child failed, crashed or took longer than `timeout_s`; the message ends with its log.
@@ -35,7 +39,7 @@ def write_isolated(network: Network, file_format: Format, path: Path, timeout_s:
     with tempfile.TemporaryDirectory(prefix="edgekd-convert-") as scratch:
         source, log, draft = Path(scratch, "network.pickle"), Path(scratch, "log"), Path(scratch, path.name)
         source.write_bytes(pickle.dumps(network))
-        command = [sys.executable, "-m", "edgekd.convert.isolated", str(source), str(draft)]
+        command = [sys.executable, "-m", "edgekd.convert.isolated", str(source), str(draft), str(opset or "")]
         run_logged(command, log, timeout_s, str(path))
         _publish(draft, path)
 
@@ -92,8 +96,11 @@ def _publish(draft: Path, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_network(network: Network, path: Path) -> None:
-    """Write a network in this process, in the format of the path's suffix, without trying it out."""
+def write_network(network: Network, path: Path, opset: int | None = None) -> None:
+    """Write a network in this process, in the format of the path's suffix, without trying it out.
+
+    `opset` is ONNX's; None is the oldest that carries the network's scheme, 17 at least.
+    """
     if format_of(path) == "tflite":
         from edgekd.convert.tflite_writer import tflite_bytes
 
@@ -101,17 +108,17 @@ def write_network(network: Network, path: Path) -> None:
         return
     from edgekd.convert.onnx_writer import onnx_bytes
 
-    path.write_bytes(onnx_bytes(network))
+    path.write_bytes(onnx_bytes(network, opset))
 
 
-def _child(source: str, target: str) -> int:
+def _child(source: str, target: str, opset: str = "") -> int:
     import numpy as np
 
     from edgekd.convert.inference import run_model
 
     network: Network = pickle.loads(Path(source).read_bytes())  # noqa: S301 - our own parent process wrote it
     try:
-        write_network(network, Path(target))
+        write_network(network, Path(target), int(opset) if opset else None)
         outputs = run_model(Path(target), np.zeros(network.tensors[network.input].shape, np.float32))
         if not np.isfinite(outputs).all():
             raise BuildError("the file's outputs for an input of zeros are not finite")

@@ -6,6 +6,7 @@ biases int32. Each constant has initializers of its own: onnxruntime's transform
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -16,22 +17,49 @@ from edgekd.convert.graph import METADATA_NAME, claims
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.network import CEILINGS, Activation, Array, Grid, Layer, Network
 from edgekd.nn.quantized.scheme import SCHEMES
+from edgekd.records import Scheme
 
 INPUT_NAME, OUTPUT_NAME = "input", "logits"
 OPSET = 17
 """Opset 17 with IR 8 is read by every onnxruntime since 1.12 (2022)."""
-_IR_VERSION = 8
-_INT16_OPSET, _INT16_IR_VERSION = 21, 10
+_PER_CHANNEL_OPSET, _INT16_OPSET = 13, 21
+"""The first whose DequantizeLinear has an axis, and the first that quantizes to sixteen bits."""
 
 
-def onnx_bytes(network: Network, opset: int = OPSET) -> bytes:
+def onnx_bytes(network: Network, opset: int | None = None) -> bytes:
     """The file's bytes. Input `input` (1, C, H, W) and output `logits`, both float32.
 
+    Args:
+        network: what to write.
+        opset: the opset of the file; None is 17, or 21 where activations have sixteen bits.
+
     Raises:
-        BuildError: a layer has no ONNX form, or the model does not pass ONNX's checker.
+        BuildError: a layer has no ONNX form, the opset cannot carry the network, or ONNX's checker refuses the model.
         MissingExtraError: onnx is not installed.
     """
-    return Writer(network, opset).finish()
+    require_opset(network.scheme, opset)
+    return Writer(network, opset or max(OPSET, _least_opset(network.scheme))).finish()
+
+
+def require_opset(scheme: Scheme, opset: int | None) -> None:
+    """Refuse an opset that cannot carry a scheme.
+
+    Raises:
+        BuildError: it is older than what the scheme needs, or newer than the installed onnx.
+        MissingExtraError: onnx is not installed.
+    """
+    if opset is None:
+        return
+    least, newest = _least_opset(scheme), fit_module("onnx.defs").onnx_opset_version()
+    if opset < least:
+        reason = "16-bit activations" if least == _INT16_OPSET else "a scale per channel"
+        raise BuildError(f"opset {opset} cannot carry {scheme}: {reason} came with opset {least}")
+    if opset > newest:
+        raise BuildError(f"opset {opset} is unknown to the installed onnx, whose newest is {newest}")
+
+
+def _least_opset(scheme: Scheme) -> int:
+    return _INT16_OPSET if SCHEMES[scheme].activation_bits == 16 else _PER_CHANNEL_OPSET
 
 
 class Writer:
@@ -98,7 +126,14 @@ class Writer:
         return self.on_grid(value, name, grid) if grid else value
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Append a node; returns its output's name."""
+        """Append a node; returns its output's name.
+
+        Raises:
+            BuildError: the opset is older than the operator.
+        """
+        since = _first_opset(kind)
+        if since > self.opset:
+            raise BuildError(f"{output}: {kind} came with opset {since}, not in {self.opset}")
         self.nodes.append(self.helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
@@ -182,21 +217,28 @@ class Writer:
     def _pack(self) -> bytes:
         helper, network = self.helper, self.network
         float32 = self.onnx.TensorProto.FLOAT
-        wide = SCHEMES[network.scheme].activation_bits == 16
         ends = [
             helper.make_tensor_value_info(name, float32, network.tensors[tensor].shape)
             for name, tensor in ((INPUT_NAME, network.input), (OUTPUT_NAME, network.output))
         ]
+        opset = [helper.make_opsetid("", self.opset)]
         graph = helper.make_graph(self.nodes, "edgekd", ends[:1], ends[1:], self.constants)
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", max(self.opset, _INT16_OPSET) if wide else self.opset)],
-            ir_version=_INT16_IR_VERSION if wide else _IR_VERSION,
+            opset_imports=opset,
+            ir_version=helper.find_min_ir_version_for(opset),
             producer_name="edgekd",
         )
         helper.set_model_props(model, {METADATA_NAME: json.dumps(claims(network))})
         self.onnx.checker.check_model(model)
         return bytes(model.SerializeToString(deterministic=True))
+
+
+@functools.cache
+def _first_opset(kind: str) -> int:
+    """The opset that an operator of ONNX's own domain came with."""
+    schemas = fit_module("onnx.defs").get_all_schemas_with_history()
+    return min(int(schema.since_version) for schema in schemas if schema.name == kind and not schema.domain)
 
 
 def clips(grid: Grid, activation: str) -> bool:

@@ -34,6 +34,7 @@ def convert_student(
     parent: str | None = None,
     parallel: int = 2,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    opset: int | None = None,
 ) -> list[Artifact]:
     """Write a student's files, audited, in the order of `names`.
 
@@ -46,6 +47,7 @@ def convert_student(
         parent: sha256 of the torch artifact the files are made from.
         parallel: how many files are written at once.
         timeout_s: seconds that one file may take.
+        opset: of the .onnx files; None is the oldest that carries their scheme.
 
     Raises:
         BuildError: an operator without a form in a format, a converter that failed, crashed or hung (with the end
@@ -54,7 +56,7 @@ def convert_student(
     networks = _networks(float_model, quantized_model, example, names)
     with ThreadPoolExecutor(max_workers=parallel) as pool:
         jobs = [
-            pool.submit(write_isolated, networks[scheme], file_format, out_dir / name, timeout_s)
+            pool.submit(write_isolated, networks[scheme], file_format, out_dir / name, timeout_s, opset)
             for (file_format, scheme), name in names.items()
         ]
         for job in jobs:

@@ -11,15 +11,18 @@ import torch
 from torch import nn
 
 from edgekd.convert.inference import run_model
+from edgekd.convert.onnx_writer import require_opset
 from edgekd.convert.parity import LEAST_AGREEMENT, check_parity
 from edgekd.convert.students import FileKey, convert_student
 from edgekd.core.spread import evenly
 from edgekd.core.verdicts import MEASURED_ONLY, exit_code, judge
-from edgekd.errors import EXIT_MET
+from edgekd.errors import EXIT_MET, ConfigurationError
 from edgekd.nn.quantized.model import QuantizedModel, quantize_model
 from edgekd.nn.quantized.post_training import ObserverChoice
+from edgekd.nn.quantized.scheme import SCHEMES
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.evaluation import PARITY_INPUTS, SHIPPED_INPUTS
+from edgekd.pipeline.mixed import mix
 from edgekd.pipeline.quantize_result import Quantized, Step
 from edgekd.pipeline.quantizing import Allowance, FloatModel, Rounded, quantize_float
 from edgekd.pipeline.stages import Unkept
@@ -41,6 +44,7 @@ from edgekd.tasks import Development, Split
 from edgekd.train.examples import logits_of, resolve_device
 
 RESULT_FILE = "quantize.json"
+_MIXES: tuple[Scheme, ...] = ("wi8_ai8", "wi8_ai8_mixed")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,27 @@ class QuantizeOptions:
     seed: int = 0
     device: str = "auto"
     steps: Literal["observed", "learned"] = "observed"
+    mixed: bool = False
+    allow_float_ops: bool = False
+    float_io: bool = False
+    opset: int | None = None
+
+    def require_consistent(self) -> None:
+        """Refuse what cannot be meant together.
+
+        Raises:
+            ConfigurationError: a flag that the scheme does not take.
+        """
+        if (self.mixed or self.allow_float_ops) and self.scheme not in _MIXES:
+            flag = "--mixed" if self.mixed else "--allow-float-ops"
+            raise ConfigurationError(f"{flag} keeps single layers in float, which only wi8_ai8 does, not {self.scheme}")
+        if self.float_io and SCHEMES[self.scheme].activation_bits is None:
+            raise ConfigurationError(f"{self.scheme} files have float inputs and outputs anyway: leave out --float-io")
+
+    @property
+    def lowered_scheme(self) -> Scheme:
+        """The scheme with leave to keep in float what has no int8 form, where that was given."""
+        return "wi8_ai8_mixed" if self.allow_float_ops else self.scheme
 
 
 def quantize(
@@ -75,6 +100,8 @@ def quantize(
         BuildError: an operator has no form in the scheme (named with its place in the user's module), training
             diverged, a converter failed, a file is not what its scheme says, or the forms disagree.
     """
+    options.require_consistent()
+    require_opset(options.scheme, options.opset)
     require_free(out)
     progress.stage("model", reference)
     model = load_user_model(reference, weights)
@@ -82,19 +109,23 @@ def quantize(
     data = load_calibration(calibration, model)
     work = _Work(model, data, options, progress)
     # What has no form is refused before anything takes time.
-    quantize_model(model, work.float.example, options.scheme)
+    forced = quantize_model(model, work.float.example, options.lowered_scheme)
     rounded = work.rounded()
-    final, report = rounded.model, rounded.report
-    progress.stage("convert", options.scheme)
+    mixed = mix(work.float, rounded, options.accuracy_drop_max, progress) if options.mixed else None
+    final, report = rounded.model if mixed is None else mixed.model, rounded.report
+    if options.float_io:
+        final.use_float_io()
+    progress.stage("convert", final.scheme)
     out.mkdir(parents=True, exist_ok=True)
-    artifacts = convert_student(model, final, work.float.example, out, _names(options.scheme))
+    names = _names(final.scheme)
+    artifacts = convert_student(model, final, work.float.example, out, names, opset=options.opset)
     progress.stage("parity", "the files against the fake-quantized module")
     agreement = work.parity(final, out, artifacts)
-    right = work.file_correct(out, artifacts)
+    right = work.file_correct(out, artifacts, final.scheme)
     verdict = work.verdict(right)
     result = Quantized(
         model=reference,
-        scheme=options.scheme,
+        scheme=final.scheme,
         out=str(out),
         metric="accuracy" if data.labelled else "agreement with fp32",
         test_inputs=len(data.test),
@@ -103,6 +134,11 @@ def quantize(
         qat=None if report.qat is None else work.with_test(report.qat, rounded.steps["qat"]),
         qat_reason=report.qat_reason,
         chosen=report.chosen,
+        mixed=None if mixed is None or mixed.step is None else work.with_test(mixed.step, mixed.model),
+        mixed_report=None if mixed is None else mixed.report,
+        float_operators=tuple(
+            f"{step.place} ({forced.layer(step).kind})" for step in forced.steps if step.key in forced.float_steps
+        ),
         file_accuracy=float(np.mean(right)),
         artifacts=tuple(artifacts),
         parity=agreement,
@@ -133,7 +169,7 @@ class _Work:
             example=example if images is model else example.squeeze(2),
             data=development,
             shape=(int(channels), int(height), int(width)),
-            scheme=options.scheme,
+            scheme=options.lowered_scheme,
             labelled=data.labelled,
             seed=options.seed,
             device=resolve_device(options.device),
@@ -155,9 +191,9 @@ class _Work:
         return Step(accuracy=float(np.mean(self.float.right(model, self.test))), **dict(step))
 
     def parity(self, model: QuantizedModel, out: Path, artifacts: list[Artifact]) -> tuple[Parity, ...]:
-        """The gated rungs of `wi8_ai8`; other schemes promise no such agreement."""
+        """The gated rungs of `wi8_ai8`, mixed or not; other schemes promise no such agreement."""
         paths = {artifact.format: out / artifact.path for artifact in artifacts if artifact.scheme == model.scheme}
-        if model.scheme != "wi8_ai8":
+        if model.scheme not in _MIXES:
             self.progress.update(f"{model.scheme} promises no agreement of {LEAST_AGREEMENT:.0%}: not compared")
             return ()
         inputs = self.float.data.validation.inputs
@@ -166,9 +202,9 @@ class _Work:
     def _test_rows(self) -> list[int]:
         return evenly(len(self.test), SHIPPED_INPUTS)
 
-    def file_correct(self, out: Path, artifacts: list[Artifact]) -> np.ndarray:
+    def file_correct(self, out: Path, artifacts: list[Artifact], scheme: Scheme) -> np.ndarray:
         """Per test input, whether the deployed file is right."""
-        quantized = [artifact for artifact in artifacts if artifact.scheme == self.options.scheme]
+        quantized = [artifact for artifact in artifacts if artifact.scheme == scheme]
         first = min(quantized, key=lambda artifact: artifact.format != "tflite")
         rows = self._test_rows()
         found: np.ndarray = run_model(out / first.path, self.test.inputs[rows]).argmax(1) == self.test.labels[rows]

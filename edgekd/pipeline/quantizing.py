@@ -31,7 +31,7 @@ DEFAULT_DROP = 0.005
 DECIDING_INPUTS = 1024
 _BATCH = 64
 _LAYER_INPUTS = 256
-_TRAINABLE: tuple[Scheme, ...] = ("wi8_ai8", "wi8_ai8_symmetric", "wi8_ai16", "wi8")
+_TRAINABLE: tuple[Scheme, ...] = ("wi8_ai8", "wi8_ai8_mixed", "wi8_ai8_symmetric", "wi8_ai16", "wi8")
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,7 +93,14 @@ class QuantizedModel(nn.Module):
     @property
     def scheme(self) -> Scheme:
         """How weights and activations are stored: `wi8_ai8_mixed` where some layers are kept in float."""
-        return "wi8_ai8_mixed" if self.islands.steps else self._scheme
+        if self.islands.steps:
+            return "wi8_ai8_mixed"
+        return "wi8_ai8" if self.may_mix else self._scheme
+
+    @property
+    def may_mix(self) -> bool:
+        """Whether operators without an int8 form may be kept in float."""
+        return self._scheme == "wi8_ai8_mixed"
 
     @property
     def float_steps(self) -> frozenset[str]:
@@ -107,7 +114,7 @@ class QuantizedModel(nn.Module):
             BuildError: the scheme is not `wi8_ai8`; only its files mix.
         """
         kept = self.islands.steps | frozenset(steps)
-        if kept and self._scheme != "wi8_ai8":
+        if kept and self._scheme not in ("wi8_ai8", "wi8_ai8_mixed"):
             raise BuildError(f"only wi8_ai8 keeps single layers in float, not {self._scheme}")
         for step in self.steps:
             layer = self.layer(step)
@@ -330,14 +337,39 @@ def quantize_model(model: nn.Module, example: Tensor, scheme: Scheme = "wi8_ai8"
     Args:
         model: any module from (N, ...) float32 to (N, classes); it is traced in inference mode and left as it is.
         example: one input or a batch of them, (N, ...) float32; only its shape matters.
-        scheme: how weights and activations are stored; `fp32` is the folded network without rounding.
+        scheme: how weights and activations are stored; `fp32` is the folded network without rounding, and
+            `wi8_ai8_mixed` is `wi8_ai8` with leave to keep in float what has no int8 form.
 
     Raises:
         BuildError: an operator has no int8 form (named, with its place), or the model cannot be traced.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    traced = simplify(trace(model, example), quantized=SCHEMES[scheme].activation_bits is not None)
+    integers = SCHEMES[scheme].activation_bits is not None
+    traced = simplify(trace(model, example), quantized=integers)
     for operation in traced.operations:
         if operation.kind not in LAYERS:
-            raise BuildError(f"no int8 form is known for '{operation.kind}' at {operation.place}")
-    return QuantizedModel(traced, scheme).to(device)
+            raise BuildError(
+                f"no form is known for {operation.call}, in int8 or float: replace it"
+            )
+    quantized = QuantizedModel(traced, scheme)
+    if integers:
+        _keep_what_has_no_form(quantized, traced)
+    return quantized.to(device)
+
+
+def _keep_what_has_no_form(model: QuantizedModel, traced: Trace) -> None:
+    """Keep in float what has no int8 form, where the scheme gives leave.
+
+    Raises:
+        BuildError: it does not.
+    """
+    kept = []
+    for step, operation in zip(model.steps, traced.operations, strict=True):
+        if model.layer(step).in_float_only:
+            kept.append(step.key)
+            if not model.may_mix:
+                raise BuildError(
+                    f"no int8 form is known for {operation.call}: replace it, "
+                    "or keep it in float with --allow-float-ops (wi8_ai8 only)"
+                )
+    model.keep_float(kept)

@@ -29,6 +29,8 @@ class Operation:
     parameters: dict[str, Tensor] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
     activation: Activation = "none"
+    call: str = ""
+    """The ATen call it comes from and its place, for messages."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class Call:
             if not isinstance(value, fx.Node) or value.name in self._constants:
                 raise self.error("one of its inputs is a constant, which has no int8 form there")
         names = tuple(value.name for value in values)
-        return Operation(self.node.name, kind, place_of(self.node), names, shape_of(self.node), **fields)
+        place, shape = place_of(self.node), shape_of(self.node)
+        return Operation(self.node.name, kind, place, names, shape, call=describe(self.node), **fields)
 
 
 def place_of(node: fx.Node) -> str:
@@ -117,7 +120,7 @@ def place_of(node: fx.Node) -> str:
 
 
 def describe(node: fx.Node) -> str:
-    """The operator and its place, for messages."""
+    """The operator, its place and its module's class, for messages."""
     kind = [getattr(kind, "__name__", str(kind)) for _, kind in node.meta.get("nn_module_stack", {}).values()]
     owner = f" ({kind[-1].rsplit('.', 1)[-1]})" if kind else ""
     return f"{node.target} at {place_of(node)}{owner}"
@@ -179,7 +182,7 @@ def _operations_of(node: fx.Node, constants: dict[str, Tensor]) -> list[Operatio
         constants[node.name] = _evaluate(node, constants)
         return []
     if str(node.target) not in RULES:
-        raise BuildError(f"no int8 form is known for {describe(node)}: replace it, or ask for its support")
+        raise BuildError(f"no form is known for {describe(node)}, in int8 or float: replace it, or ask for its support")
     return [RULES[str(node.target)](Call(node, constants))]
 
 

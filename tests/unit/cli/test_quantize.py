@@ -24,6 +24,20 @@ def make():
     )
 
 
+def hurt():
+    # The trained network with channels of very different sizes: the same in float, not in eight bits.
+    from pathlib import Path
+
+    model = make()
+    model.load_state_dict(torch.load(Path(__file__).with_name("net.pt")))
+    sizes = torch.logspace(0, 4, 16)
+    with torch.no_grad():
+        model[5].weight.mul_(sizes)
+        model[5].bias.mul_(sizes)
+        model[7].weight.div_(sizes[None, :, None, None])
+    return model
+
+
 def unsupported():
     return nn.Sequential(make(), nn.Sequential(nn.Softshrink()))
 
@@ -140,6 +154,53 @@ def test_other_schemes_say_what_they_are(place, tmp_path, scheme):
     assert found["scheme"] == scheme and found["metric"] == "accuracy"
     formats = {artifact["format"] for artifact in found["artifacts"] if artifact["scheme"] == scheme}
     assert formats == ({"onnx"} if scheme == "wi8_ai8_symmetric" else {"tflite", "onnx"})
+
+
+def test_mixed_files_name_what_they_keep_in_float(place, tmp_path):
+    result, found = quantize(
+        *(place, "--calib", TASK, "--out", tmp_path / "out", "--observer", "ema", "--qat", "never", "--mixed"),
+        *("--float-io", "--opset", 18, "--accuracy-drop-max", 0.02, "--json"),
+        factory="hurt",
+        weights=False,
+    )
+    assert result.exit_code in (0, 6), result.output
+    assert found["ptq"]["accuracy"] < found["fp32"]["accuracy"] - 0.05
+    assert found["mixed"]["accuracy"] > found["fp32"]["accuracy"] - 0.03
+    assert found["scheme"] == "wi8_ai8_mixed" and "held with" in found["mixed_report"]["reason"]
+    kept = found["mixed_report"]["kept"]
+    assert kept and all(entry["divergence_nats"] < entry["divergence_before_nats"] for entry in kept)
+    assert found["mixed"]["validation_accuracy"] == kept[-1]["validation_accuracy"]
+    assert {rung["pair"] for rung in found["parity"]} == {"torch-onnx", "torch-tflite", "onnx-tflite"}
+    assert {path.name for path in (tmp_path / "out").glob("*mixed*")} == {
+        *("model_wi8_ai8_mixed.tflite", "model_wi8_ai8_mixed.onnx")
+    }
+    audit = CliRunner().invoke(app, ["audit", str(tmp_path / "out" / "model_wi8_ai8_mixed.tflite"), "--json"])
+    assert audit.exit_code == 0 and json.loads(audit.stdout)["scheme"] == "wi8_ai8_mixed"
+
+
+def test_nothing_is_kept_in_float_where_int8_is_good_enough(place, tmp_path):
+    result, found = quantize(
+        *(place, "--calib", place / "labelled.npz", "--out", tmp_path / "out", "--observer", "ema", "--mixed"),
+        *("--accuracy-drop-max", 1, "--json"),
+    )
+    assert result.exit_code == 0, result.output
+    assert found["scheme"] == "wi8_ai8" and found["mixed"] is None
+    assert found["mixed_report"]["reason"].startswith("not needed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--scheme", "fp16", "--mixed"], 3, "only wi8_ai8"),
+        (["--scheme", "wi8_ai16", "--allow-float-ops"], 3, "only wi8_ai8"),
+        (["--scheme", "fp16", "--float-io"], 3, "leave out --float-io"),
+        (["--opset", "12", "--observer", "ema"], 5, "a scale per channel came with opset 13"),
+        (["--opset", "99", "--observer", "ema"], 5, "opset 99 is unknown"),
+    ],
+)
+def test_flags_that_cannot_be_meant_are_refused(place, tmp_path, arguments, code, message):
+    result, _ = quantize(place, "--calib", place / "labelled.npz", "--out", tmp_path / "out", *arguments)
+    assert result.exit_code == code and message in result.output, result.output
 
 
 def test_signals_of_rank_3_are_taken(place, tmp_path):

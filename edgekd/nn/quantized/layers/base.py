@@ -27,6 +27,8 @@ class QuantizedLayer(nn.Module):
 
     kind: ClassVar[str] = ""
     grid_rule: ClassVar[GridRule] = "own"
+    in_float_only: ClassVar[bool] = False
+    """Whether the runtimes have no integer form of it that agrees."""
     fixed_grid: ClassVar[Grid | None] = None
     """The one grid that the runtimes' kernels allow for the output, where there is one."""
 
