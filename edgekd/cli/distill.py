@@ -62,13 +62,9 @@ def distill_command(
     """
     # Threads that wait busily starve each other where cores are shared. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from edgekd.pipeline.distill_settings import (
-        TeachingFlags,
-        checkpoint_directory,
-        resolve_distillation,
-        write_weights,
-    )
+    from edgekd.pipeline.distill_settings import checkpoint_directory, resolve_distillation, write_weights
     from edgekd.pipeline.settings import require_fit_extra
+    from edgekd.pipeline.teaching_flags import TeachingFlags
 
     flags = TeachingFlags(objective, regime, labels, teacher, tune_minutes, tune_search)
     resolved = resolve_distillation(recipe, task, seed, flags)

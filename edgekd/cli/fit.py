@@ -14,6 +14,18 @@ import typer
 from rich.console import Console
 
 from edgekd.cli.console import ConsoleProgress
+from edgekd.cli.distill_options import (
+    AsJson,
+    Labels,
+    ObjectiveKind,
+    RegimeName,
+    Seed,
+    Seeds,
+    TaskName,
+    TeacherFile,
+    TuneMinutes,
+    TuneSearchName,
+)
 from edgekd.cli.plans import frontier_json, print_plan
 from edgekd.cli.results import show, show_all
 from edgekd.errors import ConfigurationError, InfeasibleBudgetError
@@ -31,11 +43,9 @@ def fit_command(
         list[str] | None,
         typer.Option(help="The board: a name from `edgekd profile list`, or a profile's path. Several: several runs."),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="watch-gestures, fashion-mnist, or your own FILE.py.")] = None,
+    task: TaskName = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. Default: runs/<utc>-<task>-<profile>/.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of everything random. Default: the recipe's, 0.")
-    ] = None,
+    seed: Seed = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --out, or with the latest run.")] = False,
     ablation: Annotated[
         Literal["none", "scratch", "full"] | None,
@@ -51,6 +61,20 @@ def fit_command(
         Literal["ladder", "halving"] | None,
         typer.Option(help="Sizes in turn, or a search by short runs. Default: the recipe's, ladder."),
     ] = None,
+    qat: Annotated[
+        Literal["auto", "always", "never"] | None,
+        typer.Option(
+            help="Train with rounding: auto only where calibration alone misses --accuracy-drop-max or, without one, "
+            "loses 0.5 points. Default: the recipe's, auto."
+        ),
+    ] = None,
+    objective: ObjectiveKind = None,
+    regime: RegimeName = None,
+    labels: Labels = None,
+    teacher: TeacherFile = None,
+    tune_minutes: TuneMinutes = None,
+    tune_search: TuneSearchName = None,
+    seeds: Seeds = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print candidates, costs and training time; train nothing.")
     ] = False,
@@ -78,11 +102,15 @@ def fit_command(
     accuracy_drop_max: Annotated[
         float | None, typer.Option(rich_help_panel="Budget", help="Most accuracy lost to the teacher, a fraction.")
     ] = None,
+    slice_accuracy_drop_max: Annotated[
+        float | None,
+        typer.Option(rich_help_panel="Budget", help="The same in the worst class or slice, in percentage points."),
+    ] = None,
     energy_mj: Annotated[
         float | None, typer.Option(rich_help_panel="Budget", help="Energy per inference, gross.")
     ] = None,
     power_w: Annotated[float | None, typer.Option(rich_help_panel="Budget", help="Mean power while inferring.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print report.json on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Distil and quantize the best student that fits a board's budget.
 
@@ -98,8 +126,15 @@ def fit_command(
         edgekd fit --profile rpi4 --profile rpi5 --dry-run
 
         edgekd fit --profile rpi4 --board pi@raspberrypi.local --search halving
+
+        edgekd fit --profile rpi4 --task mine.py --teacher mine.onnx --objective auto
+
+        edgekd fit --profile rpi4 --task fashion-mnist --regime semi_supervised --labels 100
+
+        edgekd fit --profile rpi4 --accuracy-drop-max 0.02 --slice-accuracy-drop-max 8 --qat always
     """
     from edgekd.pipeline.settings import budget_from_flags, require_fit_extra, resolve
+    from edgekd.pipeline.teaching_flags import TeachingFlags
 
     flags = budget_from_flags(
         {
@@ -112,12 +147,14 @@ def fit_command(
             "file_size_kib": file_size_kib,
             "accuracy_min": accuracy_min,
             "accuracy_drop_max": accuracy_drop_max,
+            "slice_accuracy_drop_max": slice_accuracy_drop_max,
             "energy_mj": energy_mj,
             "power_w": power_w,
         }
     )
     names: list[str | None] = [*profile] if profile else [None]
-    each = [resolve(name, recipe, task, flags, seed, ablation, search) for name in names]
+    teaching = TeachingFlags(objective, regime, labels, teacher, tune_minutes, tune_search)
+    each = [resolve(name, recipe, task, flags, seed, ablation, search, teaching, qat, seeds) for name in names]
     boards = [settings.profile.name for settings in each]
     if board is not None and len(each) > 1:
         raise ConfigurationError(f"--board is one board, but there are {len(each)} profiles: {', '.join(boards)}")

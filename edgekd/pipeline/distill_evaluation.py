@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.core.statistics import paired_difference_interval
+from edgekd.pipeline.comparison import poor_teacher, slice_masks, verdict_on
 from edgekd.pipeline.stages import TrainedModel
 from edgekd.pipeline.teaching import Teaching
 from edgekd.pipeline.tune import Chosen
@@ -149,9 +150,8 @@ def _logits(model: nn.Module, inputs: np.ndarray, shape: tuple[int, int, int], s
 
 def _slices(task: Task, right: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
     """Accuracy by class and by the task's own slices, of student, scratch and teacher, on the test split."""
-    masks = {f"class {name}": task.test.labels == index for index, name in enumerate(task.classes)} | dict(task.slices)
     found: dict[str, dict[str, float]] = {}
-    for name, mask in masks.items():
+    for name, mask in slice_masks(task).items():
         if not mask.any():
             continue
         rows = torch.from_numpy(np.ascontiguousarray(mask))
@@ -164,24 +164,3 @@ def _slices(task: Task, right: Mapping[str, Tensor]) -> dict[str, dict[str, floa
 
 def _mean(flags: Tensor) -> float:
     return float(flags.float().mean())
-
-
-def poor_teacher(teacher: float, scratch: float) -> str:
-    """What to say loudly of a teacher no better than the student from scratch, by validation accuracy; else ""."""
-    if teacher > scratch:
-        return ""
-    return (
-        "THE TEACHER IS NO BETTER THAN THE STUDENT FROM SCRATCH on the validation split "
-        f"({teacher:.4f} against {scratch:.4f}): it has little to teach; train it longer, or bring a better one"
-    )
-
-
-def verdict_on(gain: tuple[float, float]) -> str:
-    """What the interval of the gain over scratch on the validation split says."""
-    if gain[0] > 0:
-        return "distillation paid: better than scratch on the validation split beyond its noise"
-    if gain[1] < 0:
-        return (
-            "distillation hurt: worse than scratch on the validation split beyond its noise; keep the scratch student"
-        )
-    return "no difference beyond noise on the validation split"

@@ -5,22 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgekd.convert.inference import run_model
 from edgekd.convert.parity import check_parity
 from edgekd.convert.students import FileKey, convert_student
+from edgekd.core.slices import slice_accuracies
 from edgekd.core.spread import evenly
 from edgekd.nn.quantized.model import QuantizedModel
 from edgekd.nn.students import Student, example_input
-from edgekd.pipeline.stages import StageRunner, cpu_seconds
+from edgekd.pipeline.comparison import slice_masks
+from edgekd.pipeline.search import Selected
+from edgekd.pipeline.stages import StageRunner, TrainedModel, cpu_seconds
+from edgekd.pipeline.teaching import Teaching
 from edgekd.records import Accuracy, Artifact, Parity, Record
 from edgekd.store import RunDirectory
 from edgekd.tasks import Split, Task, student_inputs
+from edgekd.train.calibration import expected_calibration_error
 from edgekd.train.examples import correct, examples_of, logits_of
 
 FORMATS: tuple[Literal["tflite", "onnx"], ...] = ("tflite", "onnx")
@@ -80,72 +85,78 @@ def build_files(
     return built
 
 
+class Evaluated(Record):
+    """Accuracy on the test split, by slice too; and how the float student relates to its teacher.
+
+    `fidelity` holds the fields of `DistillationReport` that are of the test split.
+    """
+
+    accuracy: Accuracy
+    fidelity: dict[str, float]
+    built: BuiltFiles
+
+
 def evaluate(
     run: RunDirectory,
     stages: StageRunner,
-    task: Task,
+    teaching: Teaching,
     built: BuiltFiles,
-    teacher: nn.Module,
-    scratch: nn.Module | None,
-    others: Mapping[str, str],
-    shape: tuple[int, int, int],
-    device: torch.device,
-) -> Accuracy:
-    """Accuracy on the test split, which nothing has read before. Students are evaluated as the files that deploy.
+    kept: Selected,
+    others: Mapping[str, tuple[Student, TrainedModel]],
+) -> Evaluated:
+    """Accuracy on the test split, which nothing has read before; of the kept student that of the files that deploy.
 
-    `others` are the weights' hashes of the models that are no files: the teacher and the scratch student.
+    `others` are the scratch and the distilled student; those that were not trained are missing.
     """
+    task, teacher, device = teaching.task, teaching.teacher, teaching.device
     stages.progress.stage("evaluate", f"{len(task.test)} test inputs")
     files = {artifact.path: artifact.sha256 for artifact in built.artifacts}
-    inputs = {"files": files, "others": others}
-    found = stages.cached("evaluate", inputs, Accuracy)
+    weights = {name: record.weights_sha256 for name, (_, record) in others.items()}
+    inputs = {"files": files, "others": weights, "teacher": teacher.identity}
+    found = stages.cached("evaluate", inputs, Evaluated)
     if found is not None:
         return found
     started, cpu = time.perf_counter(), cpu_seconds()
-    test = examples_of(task.test, shape)
+    test = examples_of(task.test, kept.student.architecture.input_shape)
 
-    def of_module(model: nn.Module | None, size: tuple[int, int, int]) -> tuple[bool, ...]:
-        if model is None:
-            return ()
-        examples = examples_of(task.test, size)
-        return tuple(correct(logits_of(model, examples.inputs, device), examples.labels).tolist())
+    def logits(model: nn.Module) -> Tensor:
+        return logits_of(model.to(device), test.inputs, device)
+
+    told = logits_of(teacher.module.to(device), examples_of(task.test, task.input_shape).inputs, device)
+    found_logits = {name: logits(model) for name, (model, _) in others.items()}
+    distilled = found_logits.get("distilled", logits(kept.student))
+    fidelity = {
+        "agreement": float((distilled.argmax(1) == told.argmax(1)).float().mean()),
+        "ece": expected_calibration_error(distilled, test.labels),
+    }
+    if "scratch" in found_logits:
+        fidelity["scratch_ece"] = expected_calibration_error(found_logits["scratch"], test.labels)
+
+    def right(answers: Tensor) -> tuple[bool, ...]:
+        return tuple(correct(answers, test.labels).tolist())
 
     def of_file(path: Path) -> tuple[bool, ...]:
-        return tuple((run_model(path, test.inputs.numpy()).argmax(1) == task.test.labels).tolist())
+        return right(torch.from_numpy(run_model(path, test.inputs.numpy())))
 
     accuracy = accuracy_of(
-        teacher=of_module(teacher.to(device), task.input_shape),
-        scratch=of_module(scratch.to(device) if scratch is not None else None, shape),
+        teacher=right(told),
         student_fp32=of_file(run.student("tflite", fp32=True)),
         student_int8=of_file(run.student("tflite")),
+        **{name: right(answers) for name, answers in found_logits.items()},
     )
-    run.finish("evaluate", stages.hash(inputs), accuracy)
+    accuracy = accuracy.model_copy(update={"slices": slice_accuracies(accuracy, slice_masks(task))})
+    evaluated = Evaluated(accuracy=accuracy, fidelity=fidelity, built=built)
+    run.finish("evaluate", stages.hash(inputs), evaluated)
     stages.note("evaluate", {}, time.perf_counter() - started, cpu_seconds() - cpu)
-    return accuracy
+    return evaluated
 
 
-def accuracy_of(
-    teacher: tuple[bool, ...],
-    scratch: tuple[bool, ...],
-    student_fp32: tuple[bool, ...],
-    student_int8: tuple[bool, ...],
-) -> Accuracy:
-    """The record from right and wrong answers; an empty tuple is a model that was not trained."""
-
-    def share(right: tuple[bool, ...]) -> float | None:
-        return sum(right) / len(right) if right else None
-
-    return Accuracy(
-        teacher=share(teacher),
-        scratch=share(scratch),
-        student_fp32=share(student_fp32),
-        student_int8=share(student_int8),
-        inputs=len(student_int8),
-        teacher_correct=teacher,
-        scratch_correct=scratch,
-        student_fp32_correct=student_fp32,
-        student_int8_correct=student_int8,
-    )
+def accuracy_of(**right: tuple[bool, ...]) -> Accuracy:
+    """The record from right and wrong answers by model; one that was not trained is not there."""
+    fields: dict[str, Any] = {"inputs": len(right["student_int8"])}
+    for name, answers in right.items():
+        fields |= {name: sum(answers) / len(answers), f"{name}_correct": answers}
+    return Accuracy(**fields)
 
 
 def write_test_inputs(run: RunDirectory, task: Task, shape: tuple[int, int, int]) -> None:

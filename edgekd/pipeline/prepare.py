@@ -17,10 +17,10 @@ from edgekd.pipeline.board_check import Checked, check_on_board
 from edgekd.pipeline.board_timing import BoardAddress
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.settings import Settings, with_task_schedules
+from edgekd.pipeline.teaching import check_teaching
+from edgekd.pipeline.tune import choice_of, require_tuner
 from edgekd.records import Candidate, DeviceProfile, Recipe
 from edgekd.tasks import Task, load_task
-from edgekd.train.distill import require_offline
-from edgekd.train.objectives import Loss
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def load(settings: Settings, progress: Progress) -> tuple[Task, Recipe]:
     progress.stage("data", settings.recipe.task.name)
     task = load_task(settings.recipe.task.name, settings.recipe.task.options)
     recipe = with_task_schedules(settings.recipe, task)
-    Loss(recipe.distill.objectives)
-    require_offline(recipe.distill)
+    check_teaching(recipe, task)
+    require_tuner(choice_of(recipe.distill))
     progress.update(f"{len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test inputs")
     return task, recipe
 

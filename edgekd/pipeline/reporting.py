@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import edgekd
 from edgekd.core.statistics import paired_difference_interval
 from edgekd.core.verdicts import exit_code, judge
 from edgekd.pipeline.settings import Settings
-from edgekd.records import Accuracy, Artifact, Budget, Candidate, Measurement, Parity, Report, Stage, Verdict
+from edgekd.records import Artifact, Budget, Measurement, Report, Stage, Verdict
 from edgekd.store import RunDirectory
 from edgekd.tasks import Task
+
+if TYPE_CHECKING:
+    from edgekd.pipeline.fitting import Fit
 
 
 def utc_text() -> str:
@@ -28,34 +31,34 @@ def deployed_size(artifacts: Sequence[Artifact], runtime: str) -> int | None:
     return sizes[0] if sizes else None
 
 
-def warnings_about(accuracy: Accuracy, budget: Budget) -> list[str]:
-    """What a reader must not overlook in the accuracy of a run."""
-    found: list[str] = []
-    if accuracy.scratch_correct:
+def warnings_about(found: Fit, budget: Budget) -> list[str]:
+    """What a reader must not overlook: what the stages said, slices that were hurt, gains that did not hold."""
+    warnings, accuracy = list(found.warnings), found.evaluated.accuracy
+    if accuracy.scratch_correct and found.distillation.kept == "distilled":
         low, high = paired_difference_interval(accuracy.student_fp32_correct, accuracy.scratch_correct)
         if high <= 0:
-            found.append(
+            warnings.append(
                 f"distillation did not pay here: the same student trained on labels alone, for the same steps, is "
-                f"better by {-high:.4f} to {-low:.4f} on the test split"
+                f"better by {-high:.4f} to {-low:.4f} on the test split, though not on the validation split, which "
+                "decides"
             )
+    if accuracy.scratch_correct:
         low, high = paired_difference_interval(accuracy.teacher_correct, accuracy.scratch_correct)
         if low <= 0:
-            found.append(
+            warnings.append(
                 f"the teacher is not better than the student trained without it, beyond noise ({low:+.4f} to "
                 f"{high:+.4f}): a better teacher may help more than a better student"
             )
+    warnings += [f"{one.name}: hurt beyond its noise by {cause}" for one in accuracy.slices for cause in one.hurt_by]
     if budget.energy_mj is not None or budget.power_w is not None:
-        found.append("energy and power are not predicted: only a board with a power sensor can decide them")
-    return found
+        warnings.append("energy and power are not predicted: only a board with a power sensor can decide them")
+    return warnings
 
 
 def fit_report(
     settings: Settings,
     task: Task,
-    candidate: Candidate,
-    artifacts: tuple[Artifact, ...],
-    parity: tuple[Parity, ...],
-    accuracy: Accuracy,
+    found: Fit,
     stages: Sequence[Stage],
     *,
     seed: int,
@@ -63,12 +66,13 @@ def fit_report(
     command: str,
 ) -> Report:
     """The report of a fit: costs are judged on predictions, accuracy and file size on what was measured."""
+    candidate, accuracy, built = found.selected.candidate, found.evaluated.accuracy, found.evaluated.built
     verdicts = judge(
         settings.budget,
         measurement=None,
         predicted=candidate.predicted,
         accuracy=accuracy,
-        file_size_bytes=deployed_size(artifacts, settings.profile.operating_point.runtime),
+        file_size_bytes=deployed_size(built.artifacts, settings.profile.operating_point.runtime),
     )
     return Report(
         edgekd_version=edgekd.__version__,
@@ -82,11 +86,13 @@ def fit_report(
         verdicts=verdicts,
         exit_code=exit_code(verdicts, require_measured),
         student=candidate,
-        artifacts=artifacts,
+        artifacts=built.artifacts,
         accuracy=accuracy,
-        parity=parity,
+        parity=built.parity,
         stages=tuple(stages),
-        warnings=tuple(warnings_about(accuracy, settings.budget)),
+        warnings=tuple(warnings_about(found, settings.budget)),
+        distillation=found.distillation,
+        quantization=found.quantization,
         data=_data(task),
     )
 

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from edgekd.errors import ConfigurationError, MissingExtraError
 from edgekd.load import load_profile, load_recipe
-from edgekd.records import Budget, DeviceProfile, Recipe, Record
+from edgekd.pipeline.teaching_flags import TeachingFlags, set_fields
+from edgekd.records import Budget, DeviceProfile, Qat, Recipe
 from edgekd.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ def resolve(
     seed: int | None,
     ablation: str | None = None,
     search: str | None = None,
+    teaching: TeachingFlags = TeachingFlags(),
+    qat: Qat | None = None,
+    ablation_seeds: int | None = None,
 ) -> Settings:
     """Put flags over the recipe over the profile.
 
@@ -49,6 +53,9 @@ def resolve(
         seed: over the recipe's.
         ablation: over the recipe's.
         search: over the recipe's.
+        teaching: what the command line says of teaching.
+        qat: over the recipe's.
+        ablation_seeds: over the recipe's.
 
     Raises:
         ConfigurationError: a file that cannot be read or is wrong, or no profile anywhere.
@@ -64,6 +71,11 @@ def resolve(
     if search is not None:
         student = {**set_fields(recipe.student), "search": search}
         recipe = Recipe.model_validate({**set_fields(recipe), "student": student})
+    if qat is not None:
+        recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"qat": qat})})
+    if ablation_seeds is not None:
+        recipe = recipe.model_copy(update={"ablation_seeds": ablation_seeds})
+    recipe = teaching.over(recipe)
     name = anchored(profile, Path.cwd()) if profile else recipe.profile
     if name is None:
         raise ConfigurationError(
@@ -108,11 +120,6 @@ def require_fit_extra() -> None:
     for module in ("torch", "onnx", "onnxruntime", "ai_edge_litert", "flatbuffers"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(module, "fit")
-
-
-def set_fields(record: Record) -> dict[str, object]:
-    """What a record sets itself, by name: with it, another record can be made that leaves the rest to defaults."""
-    return {name: getattr(record, name) for name in record.model_fields_set}
 
 
 def anchored(name: str, folder: Path) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -99,6 +100,13 @@ class StageRunner:
     def note(self, name: str, detail: dict[str, Any], wall_s: float = 0.0, cpu_s: float = 0.0) -> None:
         """Keep what a stage cost and found, for the report."""
         self.costs.append(Stage(name=name, wall_s=wall_s, cpu_s=cpu_s, detail=detail))
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Keep what a stage that gives no model cost."""
+        started, cpu = time.perf_counter(), cpu_seconds()
+        yield
+        self.note(name, {}, time.perf_counter() - started, cpu_seconds() - cpu)
 
     def remark(self, name: str, detail: dict[str, Any]) -> None:
         """Add to what a stage that ran found."""

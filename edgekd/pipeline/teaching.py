@@ -37,7 +37,8 @@ Shape = tuple[int, int, int]
 TEACHER_STEPS = 600
 """A teacher trained on few labels takes at least so many steps, whatever its epochs come to."""
 
-WITH_FEATURES: frozenset[Regime] = frozenset({"offline", "curriculum", "multi_teacher", "adversarial"})
+WITHOUT_FEATURES: frozenset[Regime] = frozenset({"online"})
+"""Regimes in which nobody's layers can teach."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ class Teaching:
         setting = self.setting(design, distill, seed)
         distill = setting.recipe
         featured = [objective.kind for objective in distill.objectives if objective.needs_features]
-        if featured and distill.regime not in WITH_FEATURES:
+        if featured and distill.regime in WITHOUT_FEATURES:
             self.warn(
                 f"the regime {distill.regime} leaves out {', '.join(featured)}: it carries no features of the teacher"
             )
@@ -266,6 +267,8 @@ class Teaching:
         def make(model: nn.Module) -> Made:
             with threads_for(operator_list(architecture).macs):
                 outcome = REGIME_FUNCTIONS[distill.regime](setting)
+            for warning in outcome.warnings:
+                self.warn(warning)
             model.load_state_dict(outcome.model.state_dict())
             return Made(outcome.trained, total_steps=outcome.total_steps, detail=dict(outcome.notes))
 
@@ -325,6 +328,18 @@ class Teaching:
     def identity(self) -> str:
         """Of the data and of what is known of its labels: trials of other data are not taken for these."""
         return hash_inputs(data=self.task.content_hash(), labels=self._labels_key(self.train))
+
+
+def check_teaching(recipe: Recipe, task: Task) -> None:
+    """Fail before anything is written where a recipe's teaching cannot be followed on a task.
+
+    Raises:
+        ConfigurationError: as `Teaching`.
+    """
+    Loss(recipe.distill.objectives)
+    labelled_part(recipe, task)
+    if recipe.teacher_file is not None:
+        load_teacher(Path(recipe.teacher_file), task.teacher.build)
 
 
 def labelled_part(recipe: Recipe, task: Task) -> tuple[Split, np.ndarray | None]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from edgekd.core.statistics import paired_difference_interval
 from edgekd.errors import ConfigurationError, MissingExtraError
+from edgekd.pipeline.teaching_flags import objectives_of_kind
 from edgekd.records import Distillation, Hard, Objective, Record, Tried, TuneSearch, record_of_kind
 from edgekd.store import hash_inputs
 from edgekd.train.examples import correct, logits_of
@@ -83,14 +84,6 @@ def choose(setting: Setting, choice: Choice, identity: str) -> Chosen:
     return tune(setting, choice.minutes, search=choice.search, storage=choice.storage, identity=identity)
 
 
-def beside_labels(kind: str) -> tuple[Objective, ...]:
-    """A kind with the weights that its record suggests beside the labels."""
-    record = record_of_kind(kind)
-    assert record is not None
-    hard, own = record.beside_hard
-    return (Hard(),) if record is Hard else (Hard(weight=hard), record.model_validate({"weight": own}))
-
-
 def choose_objective(setting: Setting, kinds: Sequence[str] = CANDIDATES) -> Chosen:
     """`--objective auto`: one short run of each kind; the best wins if it beats the labels alone beyond its noise.
 
@@ -103,15 +96,15 @@ def choose_objective(setting: Setting, kinds: Sequence[str] = CANDIDATES) -> Cho
     tried = []
     short = shortened(setting.recipe)
     for kind in kinds:
-        student = setting.fresh_student()
+        student, objectives = setting.fresh_student(), objectives_of_kind(kind)
         trained = setting.learn(
-            student, f"trying {kind}", objectives=beside_labels(kind), teacher_logits=logits, schedule=short.training
+            student, f"trying {kind}", objectives=objectives, teacher_logits=logits, schedule=short.training
         )
         answers = correct(logits_of(student, setting.validation.inputs, setting.device), labels)
         right[kind] = tuple(answers.tolist())
         tried.append(
             Tried(
-                objectives=tuple(objective.kind for objective in beside_labels(kind)),
+                objectives=tuple(objective.kind for objective in objectives),
                 learning_rate=short.training.learning_rate,
                 parameters={},
                 val_accuracy=trained.validation_accuracy,
@@ -130,7 +123,7 @@ def choose_objective(setting: Setting, kinds: Sequence[str] = CANDIDATES) -> Cho
             f"; against the labels alone {share[best] - share['hard']:+.4f} [{low:+.4f}, {high:+.4f}], {beyond} noise"
         )
     reason += f" ({', '.join(f'{kind} {value:.4f}' for kind, value in share.items())})"
-    distill = setting.recipe.model_copy(update={"objectives": beside_labels(best)})
+    distill = setting.recipe.model_copy(update={"objectives": objectives_of_kind(best)})
     return Chosen(distill=distill, reason=reason, tried=tuple(tried))
 
 

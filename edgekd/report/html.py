@@ -9,6 +9,15 @@ from typing import Any
 from edgekd.core.verdicts import CONSTRAINTS
 from edgekd.records import LATENCY_PERCENTILES, Measurement, Report, Verdict
 from edgekd.report.measured_wording import contention_text, energy_lines, parity_text, plan_text
+from edgekd.report.teaching_wording import (
+    MODEL_WORDS,
+    ablation_rows,
+    checked_on_board,
+    distillation_lines,
+    quantization_rows,
+    slice_models,
+    slice_rows,
+)
 from edgekd.report.wording import (
     OUTCOME_WORDS,
     accuracies,
@@ -68,9 +77,25 @@ def render_html(report: Report) -> str:
         comparisons=comparisons(report.accuracy),
         constraints=CONSTRAINTS,
         board=None if report.measurement is None else _board(report.measurement),
+        taught=_taught(report),
+        checked=checked_on_board(report),
         units=[(unit, timings(unit)) for unit in report.units],
         plots=_plots(report),
     )
+
+
+def _taught(report: Report) -> dict[str, Any]:
+    """Distillation, slices and quantization, ready to be laid out."""
+    found, distillation, quantization = report.accuracy, report.distillation, report.quantization
+    return {
+        "distillation": [] if distillation is None else distillation_lines(distillation),
+        "ablation": [] if distillation is None else ablation_rows(distillation),
+        "tried": () if distillation is None else distillation.tried,
+        "models": [MODEL_WORDS[model] for model in slice_models(found)],
+        "slices": slice_rows(found),
+        "steps": [] if quantization is None else quantization_rows(quantization),
+        "quantization": quantization,
+    }
 
 
 def gauge(verdict: Verdict) -> Gauge | None:
@@ -133,6 +158,8 @@ def _plots(report: Report) -> dict[str, Any]:
     shares = accuracies(report)
     if shares:
         drawn["accuracy"] = Markup(plots.accuracy(shares, report.budget.accuracy_min))
+    if report.quantization is not None and report.quantization.layers:
+        drawn["layers"] = Markup(plots.layer_noise(report.quantization.layers))
     measurement = report.measurement
     if measurement is not None and measurement.samples_ms:
         limits = {

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from edgekd.core.evidence import samples_by_process
-from edgekd.records import Measurement, PowerTrace
+from edgekd.records import LayerReport, Measurement, PowerTrace
 from edgekd.report.wording import Share, Timing, number
 
 # Each stands for a colour of the page's style sheet, so that one drawing serves light and dark.
@@ -224,6 +224,28 @@ def accuracy(shares: Sequence[Share], floor: float | None) -> str:
         axes.grid(axis="x", color=_GRID, linewidth=0.7)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("right answers on the test split, %, with 95 % intervals")
+        return _svg(figure)
+
+
+def layer_noise(layers: Sequence[LayerReport]) -> str:
+    """Signal to rounding noise behind each layer in the order of execution, and the share that its range clips."""
+    rows, names = range(len(layers)), [f"{layer.layer} ({layer.kind})"[-40:] for layer in layers]
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(_WIDTH_INCHES, 1.0 + 0.24 * len(layers)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2.2, 1])
+        for row, layer in zip(rows, layers, strict=True):
+            if layer.sqnr_db is not None:
+                left.plot([0, layer.sqnr_db], [row, row], color=_GRID, linewidth=1.5)
+                left.plot([layer.sqnr_db], [row], "o", color=_ACCENT, markersize=6)
+            right.plot([0, 100 * layer.saturated], [row, row], color=_WARM, linewidth=4, solid_capstyle="butt")
+        left.set_ylim(len(layers) - 0.4, -0.6)
+        left.set_yticks(rows, names, size=9)
+        left.set_xlabel("signal to rounding noise, dB")
+        right.set_xlabel("saturated, %")
+        right.set_xlim(left=0, right=max(0.1, 110 * max(layer.saturated for layer in layers)))
+        for axes in (left, right):
+            axes.grid(axis="x", color=_GRID, linewidth=0.7)
+            axes.spines["left"].set_visible(False)
         return _svg(figure)
 
 

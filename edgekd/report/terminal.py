@@ -11,6 +11,9 @@ from rich.text import Text
 from edgekd.core.verdicts import CONSTRAINTS
 from edgekd.records import Measurement, Outcome, Report, Stage, Verdict
 from edgekd.report.measured_wording import contention_text, energy_lines, parity_text, plan_text
+from edgekd.report.teaching_terminal import print_distillation, print_quantization, print_slices
+from edgekd.report.terminal_parts import heading, item
+from edgekd.report.terminal_parts import table as new_table
 from edgekd.report.wording import (
     ABSENT,
     OUTCOME_WORDS,
@@ -51,15 +54,18 @@ def print_report(report: Report, console: Console) -> None:
     console.print()
     _print_verdicts(report.verdicts, console)
     _print_accuracy(report, console)
+    print_distillation(report, console)
+    print_slices(report, console)
+    print_quantization(report, console)
     if report.measurement is None:
-        _heading(console, "Not measured on a board yet: `edgekd deploy RUN --board ...` does it")
+        heading(console, "Not measured on a board yet: `edgekd deploy RUN --board ...` does it")
     else:
         for measurement in report.units or (report.measurement,):
             _print_measured(measurement, console)
     _print_artifacts(report, console)
     _print_stages(report, console)
     for warning in report.warnings:
-        _item(console, f"warning: {warning}", style="yellow")
+        item(console, f"warning: {warning}", style="yellow")
 
 
 def print_measurement(measurement: Measurement | None, verdicts: Sequence[Verdict], console: Console) -> None:
@@ -71,29 +77,10 @@ def print_measurement(measurement: Measurement | None, verdicts: Sequence[Verdic
         _print_measured(measurement, console)
 
 
-def _heading(console: Console, text: str) -> None:
-    console.print()
-    console.print(Text(text, style="bold"))
-
-
-def _item(console: Console, text: str, style: str = "") -> None:
-    """A bullet whose further lines are indented."""
-    grid = Table.grid(padding=(0, 1))
-    grid.add_row("-", Text(plain(text), style=style))
-    console.print(grid)
-
-
-def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return table
-
-
 def _print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     console.print(_verdict_table(verdicts, wide=console.width >= WIDE_COLUMNS))
     for constraints, reason in reasons(verdicts):
-        _item(console, f"{constraints}: {reason}")
+        item(console, f"{constraints}: {reason}")
 
 
 def _verdict_table(verdicts: Sequence[Verdict], wide: bool) -> Table:
@@ -101,7 +88,7 @@ def _verdict_table(verdicts: Sequence[Verdict], wide: bool) -> Table:
     columns = ["Constraint", "Limit", "Value", "95 % interval", "Margin", "Basis", "Outcome"]
     if not wide:
         columns[2:4] = ["Value, 95 %\ninterval"]
-    table = _table(*columns)
+    table = new_table(*columns)
     for verdict in verdicts:
         value = quantity(verdict.constraint, verdict.value)
         interval = interval_text(verdict.constraint, verdict.interval, unit=wide)
@@ -121,8 +108,8 @@ def _print_accuracy(report: Report, console: Console) -> None:
     shares = accuracies(report)
     if not shares:
         return
-    _heading(console, "Accuracy on the test split")
-    table = _table("Model", "Accuracy", "95 % interval", "Inputs", right=("Inputs",))
+    heading(console, "Accuracy on the test split")
+    table = new_table("Model", "Accuracy", "95 % interval", "Inputs", right=("Inputs",))
     for share in shares:
         table.add_row(
             share.name,
@@ -132,16 +119,16 @@ def _print_accuracy(report: Report, console: Console) -> None:
         )
     console.print(table)
     for line in comparisons(report.accuracy):
-        _item(console, line)
+        item(console, line)
     for note in report.data.get("notes", ()):
-        _item(console, str(note), style="dim")
+        item(console, str(note), style="dim")
 
 
 def _print_measured(measurement: Measurement, console: Console) -> None:
-    _heading(console, f"Measured on {measured_with(measurement)}")
+    heading(console, f"Measured on {measured_with(measurement)}")
     if measurement.mismatch_reason:
-        _item(console, f"latency, memory and energy are not judged: {measurement.mismatch_reason}", style="yellow")
-    table = _table("Latency", "Value", "95 % interval", "Runtime", "Threads")
+        item(console, f"latency, memory and energy are not judged: {measurement.mismatch_reason}", style="yellow")
+    table = new_table("Latency", "Value", "95 % interval", "Runtime", "Threads")
     for timing in timings(measurement):
         name = f"latency_p{timing.percent}_ms"
         table.add_row(
@@ -153,44 +140,42 @@ def _print_measured(measurement: Measurement, console: Console) -> None:
         )
     console.print(table)
     mib = 2**20
-    _item(
+    item(
         console,
         f"memory: {number(measurement.peak_memory_bytes / mib)} MiB beyond the runtime's import, "
         f"{number(measurement.peak_rss_bytes / mib)} MiB the whole process",
     )
     throttled = {True: "yes", False: "no", None: "the board cannot tell"}[measurement.throttled]
     stride = "" if measurement.sample_stride == 1 else f"; every {measurement.sample_stride}th sample was kept"
-    _item(console, f"plan {plan_text(measurement)}; throttled: {throttled}{stride}")
+    item(console, f"plan {plan_text(measurement)}; throttled: {throttled}{stride}")
     if contention := contention_text(measurement):
-        _item(console, contention)
+        item(console, contention)
     if measurement.plan.name == "mlperf" and measurement.early_stopping_p90_ms is not None:
         estimate = number(measurement.early_stopping_p90_ms)
-        _item(console, f"p90 by MLPerf's early stopping (99 % confident bound): {estimate} ms")
+        item(console, f"p90 by MLPerf's early stopping (99 % confident bound): {estimate} ms")
     if measurement.end_to_end_p50_ms is not None and measurement.end_to_end_p90_ms is not None:
         middle, high = number(measurement.end_to_end_p50_ms), number(measurement.end_to_end_p90_ms)
-        _item(console, f"from input to class, in Python: p50 {middle} ms, p90 {high} ms")
+        item(console, f"from input to class, in Python: p50 {middle} ms, p90 {high} ms")
     if measurement.power is not None:
         for line in energy_lines(measurement.power):
-            _item(console, f"energy: {line}")
+            item(console, f"energy: {line}")
     if measurement.host_parity is not None:
-        _item(console, f"outputs: {parity_text(measurement.host_parity)}")
+        item(console, f"outputs: {parity_text(measurement.host_parity)}")
     for operator in sorted(measurement.per_operator, key=lambda operator: -operator.share)[:SLOWEST]:
         name = f"{plain(operator.kind)} {plain(operator.name)[:60]}"
-        _item(console, f"operator {name}: {number(operator.mean_ms)} ms, {100 * operator.share:.0f} %")
+        item(console, f"operator {name}: {number(operator.mean_ms)} ms, {100 * operator.share:.0f} %")
     if measurement.cold_start_ms is not None:
-        _item(console, f"first inference (cold start): {number(measurement.cold_start_ms)} ms")
+        item(console, f"first inference (cold start): {number(measurement.cold_start_ms)} ms")
     if measurement.accuracy is not None:
-        _item(
-            console, f"right on the board: {100 * measurement.accuracy:.2f} % of {measurement.accuracy_inputs} inputs"
-        )
+        item(console, f"right on the board: {100 * measurement.accuracy:.2f} % of {measurement.accuracy_inputs} inputs")
     for note in measurement.notes:
-        _item(console, f"note: {note}", style="yellow")
+        item(console, f"note: {note}", style="yellow")
 
 
 def _print_artifacts(report: Report, console: Console) -> None:
     if not report.artifacts:
         return
-    _heading(console, "The student")
+    heading(console, "The student")
     if report.student is not None:
         student = report.student
         console.print(
@@ -198,13 +183,13 @@ def _print_artifacts(report: Report, console: Console) -> None:
             Text(f"{student.parameters:,} parameters, {student.macs / 1e6:.3f} million multiply-accumulates"),
             sep="\n",
         )
-    table = _table("File", "Scheme", "Size", "sha256", right=("Size",))
+    table = new_table("File", "Scheme", "Size", "sha256", right=("Size",))
     for artifact in report.artifacts:
         size = size_text(artifact.size_bytes)
         table.add_row(plain(artifact.path), artifact.scheme, size, f"{artifact.sha256[:12]}…")
     console.print(table)
     for parity in report.parity:
-        _item(
+        item(
             console,
             f"parity {parity.pair}: same top-1 on {100 * parity.top1_agreement:.2f} % of {parity.inputs} inputs, "
             f"at most {parity.max_abs_lsb} LSB apart (mean {parity.mean_abs_lsb:.3f})",
@@ -217,9 +202,9 @@ BEFORE_TRAINING = ("board-check", "int8-pays")
 def _print_stages(report: Report, console: Console) -> None:
     if not report.stages:
         return
-    _heading(console, "Stages")
+    heading(console, "Stages")
     numbers = ("Time", "CPU time", "Steps", "Validation")
-    table = _table("Stage", *numbers, right=numbers)
+    table = new_table("Stage", *numbers, right=numbers)
     for stage in report.stages:
         if stage.name in BEFORE_TRAINING:
             continue
@@ -234,7 +219,7 @@ def _print_stages(report: Report, console: Console) -> None:
     console.print(table)
     for stage in report.stages:
         if "chosen" in stage.detail:
-            _item(console, f"{stage.detail['chosen']} was chosen: {stage.detail.get('reason', '')}")
+            item(console, f"{stage.detail['chosen']} was chosen: {stage.detail.get('reason', '')}")
         elif stage.name in BEFORE_TRAINING:
             _print_before_training(stage, console)
 
@@ -243,10 +228,10 @@ def _print_before_training(stage: Stage, console: Console) -> None:
     """What was found out before training: candidates predicted and measured side by side; whether int8 pays."""
     rows = stage.detail.get("rows", ())
     if rows:
-        table = _table("Timed before training", "Predicted ms", "Measured ms", right=("Predicted ms", "Measured ms"))
+        table = new_table("Timed before training", "Predicted ms", "Measured ms", right=("Predicted ms", "Measured ms"))
         for row in rows:
             name = row["candidate"] if row["kept"] else f"{row['candidate']} (dropped: {row['reason']})"
             table.add_row(plain(name), f"{row['predicted_ms']:.4g}", f"{row['measured_ms']:.4g}")
         console.print(table)
     if "reason" in stage.detail:
-        _item(console, str(stage.detail["reason"]))
+        item(console, str(stage.detail["reason"]))

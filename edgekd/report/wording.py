@@ -202,7 +202,8 @@ def accuracies(report: Report) -> list[Share]:
     rows = [
         ("Teacher", found.teacher),
         ("Student from scratch", found.scratch),
-        ("Student distilled, fp32", found.student_fp32),
+        ("Student distilled (not kept)", found.distilled),
+        ("Student distilled, fp32" if found.distilled is None else "Student kept, fp32", found.student_fp32),
         ("Student int8", found.student_int8),
     ]
     shares = [_share(name, value, found.inputs) for name, value in rows if value is not None]
@@ -219,9 +220,12 @@ def _share(name: str, value: float, inputs: int) -> Share:
 def comparisons(accuracy: Accuracy) -> list[str]:
     """What distillation gained over scratch and what int8 cost, with paired intervals where answers were kept."""
     lines = []
-    if accuracy.scratch is not None and accuracy.student_fp32 is not None:
-        gain = accuracy.student_fp32 - accuracy.scratch
-        interval = _paired(accuracy.student_fp32_correct, accuracy.scratch_correct)
+    distilled, answers = accuracy.distilled, accuracy.distilled_correct
+    if distilled is None:
+        distilled, answers = accuracy.student_fp32, accuracy.student_fp32_correct
+    if accuracy.scratch is not None and distilled is not None:
+        gain = distilled - accuracy.scratch
+        interval = _paired(answers, accuracy.scratch_correct)
         lines.append(f"Distillation against the same student from scratch: {_points(gain, interval)}")
     if accuracy.student_fp32 is not None and accuracy.student_int8 is not None:
         change = accuracy.student_int8 - accuracy.student_fp32

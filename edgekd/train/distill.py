@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgekd.errors import ConfigurationError
 from edgekd.nn.quantized.learned_steps import learn_steps, settle_steps
 from edgekd.nn.quantized.model import QuantizedModel
-from edgekd.records import Distillation, Hard, Hinton, Objective, Quantization, Training
+from edgekd.records import Hard, Hinton, Objective, Quantization, Training
 from edgekd.tasks import Development, Split
 from edgekd.train.examples import examples_of, logits_of
 from edgekd.train.features import TeacherFeatures
@@ -28,23 +28,6 @@ QAT_OBJECTIVES = (Hard(weight=0.3), Hinton(weight=0.7, temperature=3.0))
 def teacher_pass(teacher: nn.Module, data: Development, shape: Shape, device: torch.device) -> Tensor:
     """The teacher's logits (N, classes) over the training split, once for all students: inputs are not augmented."""
     return logits_of(teacher, examples_of(data.train, shape).inputs, device)
-
-
-def require_offline(recipe: Distillation) -> None:
-    """Refuse what `edgekd fit` does not do, so that a recipe is never followed in part.
-
-    Raises:
-        ConfigurationError: another regime than offline, calibration of the teacher, or hidden labels.
-    """
-    asked = [f"regime = {recipe.regime!r}"] if recipe.regime != "offline" else []
-    asked += [f"calibration = {recipe.calibration!r}"] if recipe.calibration != "none" else []
-    hidden = recipe.semi_supervised.labels is not None or bool(recipe.semi_supervised.label_groups)
-    asked += ["semi_supervised.labels or .label_groups"] if hidden else []
-    if asked:
-        raise ConfigurationError(
-            f"distill: `edgekd fit` trains offline only, and the recipe asks for {', '.join(asked)}: "
-            "`edgekd distill` does that, for the training part alone"
-        )
 
 
 def train_model(
