@@ -64,6 +64,12 @@ REGIMES: dict[str, Distillation] = {
     "progressive": Distillation(regime="progressive", progressive=Progressive(widening=2)),
     "curriculum": Distillation(regime="curriculum", curriculum=Curriculum()),
     "data_free": Distillation(regime="data_free", data_free=DataFree(), objectives=(Hinton(),)),
+    "data_free, generator": Distillation(
+        regime="data_free", data_free=DataFree(source="generator"), objectives=(Hinton(),)
+    ),
+    "data_free, generator against the student": Distillation(
+        regime="data_free", data_free=DataFree(source="generator", disagreement_weight=0.1), objectives=(Hinton(),)
+    ),
     "adversarial, robust": Distillation(regime="adversarial", adversarial=Adversarial()),
     "adversarial, discriminator": Distillation(regime="adversarial", adversarial=Adversarial(form="discriminator")),
     "continual": Distillation(regime="continual", continual=Continual()),

@@ -10,8 +10,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from edgekd.records import Adversarial, Objective
+from edgekd.train.additions import Additions
 from edgekd.train.examples import correct
-from edgekd.train.loop import Additions
 from edgekd.train.objectives import Loss
 from edgekd.train.objectives.signals import Signals
 from edgekd.train.regimes.setting import Note, Outcome, Setting

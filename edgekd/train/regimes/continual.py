@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from edgekd.errors import ConfigurationError
 from edgekd.records import Hinton
 from edgekd.tasks import Split
+from edgekd.train.additions import Additions
 from edgekd.train.examples import examples_of, labels_of, logits_of
-from edgekd.train.loop import Additions
 from edgekd.train.metrics import gain_interval
 from edgekd.train.objectives import Loss
 from edgekd.train.objectives.signals import Signals

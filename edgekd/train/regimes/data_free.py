@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from edgekd.records import Hard, Training
 from edgekd.tasks import Split
+from edgekd.train.additions import Additions
 from edgekd.train.examples import Examples, examples_of, labels_of, logits_of
-from edgekd.train.loop import Additions, Trained
+from edgekd.train.loop import Trained
 from edgekd.train.objectives import Loss
 from edgekd.train.regimes.setting import Outcome, Setting, for_steps, of_responses
 from edgekd.train.synthesis import GeneratorTraining, invert

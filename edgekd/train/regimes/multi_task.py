@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
 from edgekd.records import Objective
+from edgekd.train.additions import Additions
 from edgekd.train.features import layer_shapes, watching
-from edgekd.train.loop import Additions
 from edgekd.train.objectives import Loss
 from edgekd.train.objectives.signals import Signals
 from edgekd.train.regimes.setting import Outcome, Setting

@@ -8,8 +8,8 @@ from torch import Tensor
 from edgekd.errors import ConfigurationError
 from edgekd.records import Curriculum
 from edgekd.tasks import Outputs
+from edgekd.train.additions import Additions, ChooseRows
 from edgekd.train.examples import labels_of
-from edgekd.train.loop import Additions, ChooseRows
 from edgekd.train.regimes.setting import Outcome, Setting
 
 

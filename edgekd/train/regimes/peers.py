@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
 from edgekd.records import Hard, Hinton, Objective, Online
+from edgekd.train.additions import Additions
 from edgekd.train.examples import logits_of
-from edgekd.train.loop import Additions
 from edgekd.train.objectives import OBJECTIVES, Loss
 from edgekd.train.objectives.signals import Signals
 from edgekd.train.regimes.setting import Outcome, Setting, of_responses

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from edgekd.errors import ConfigurationError
 from edgekd.records import Distillation, Hard, Objective, Training
 from edgekd.tasks import Development, Outputs, Split
+from edgekd.train.additions import Additions, Checkpointing
 from edgekd.train.distill import train_model
 from edgekd.train.examples import Examples, examples_of, logits_of
 from edgekd.train.features import TeacherFeatures
-from edgekd.train.loop import Additions, Checkpointing, Progress, Trained, train
+from edgekd.train.loop import Progress, Trained, train
 from edgekd.train.metrics import Metric, metric_of
 from edgekd.train.objectives import OUTPUTS_IN_WORDS, Loss
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from edgekd.errors import ConfigurationError
 from edgekd.records import Hard, MultiTeacher
 from edgekd.tasks import Outputs
+from edgekd.train.additions import Additions
 from edgekd.train.examples import examples_of, labels_of, logits_of
-from edgekd.train.loop import Additions
 from edgekd.train.regimes.setting import Outcome, Setting, of_responses
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from edgekd.errors import ConfigurationError
 from edgekd.records import SemiSupervised
 from edgekd.tasks import Outputs, Split, student_inputs
+from edgekd.train.additions import Additions
 from edgekd.train.examples import Examples, labels_of, logits_of
-from edgekd.train.loop import Additions
 from edgekd.train.objectives import Loss
 from edgekd.train.objectives.signals import UNLABELLED
 from edgekd.train.regimes.setting import Note, Outcome, Setting
