@@ -23,11 +23,14 @@ import numpy as np
 
 from edgekd.cli.console import ConsoleProgress
 from edgekd.core.architecture import operator_list
-from edgekd.core.calibration import SampledStudent, trimmed_level, validate
+from edgekd.core.calibration import level_of
+from edgekd.core.latency_calibration import validate
+from edgekd.core.sampled_students import SampledStudent
 from edgekd.core.spaces import SPACES
 from edgekd.load import load_profile
 from edgekd.pipeline.board_timing import BoardAddress, timer_on, write_random_files
-from edgekd.pipeline.calibrate import CalibrateOptions, _write_student, calibrate
+from edgekd.pipeline.calibrate import CalibrateOptions, calibrate
+from edgekd.pipeline.calibration_rounds import write_student
 
 ROWS = Path(__file__).with_name("rows.jsonl")
 NATIVE = {
@@ -59,15 +62,15 @@ def measured(students: list[SampledStudent], rounds: int, progress: ConsoleProgr
         tempfile.TemporaryDirectory() as folder,
         timer_on(BoardAddress("local"), profile, "tflite", progress) as timer,
     ):
-        wanted = {f"wider-{i:02d}.tflite": partial(_write_student, one) for i, one in enumerate(students)}
+        wanted = {f"wider-{i:02d}.tflite": partial(write_student, one, "wi8_ai8") for i, one in enumerate(students)}
         files = write_random_files(wanted, Path(folder), progress)
         remote = timer.put({name: path for name, (path, _) in files.items()}, "benchmark-calibration")
         times: list[list[float]] = [[] for _ in students]
         for number in range(rounds):
             progress.stage("others", f"round {number + 1} of {rounds}")
             for index, (name, (_, sha256)) in enumerate(files.items()):
-                times[index].append(timer.time(f"{remote}/{name}", sha256, 0.25).median_ms)
-    return [trimmed_level(one)[0] for one in times]
+                times[index].append(timer.time(f"{remote}/{name}", sha256, 0.25).quiet_ms)
+    return [level_of(one)[0] for one in times]
 
 
 def run(seed: int, students: int, others: int, minutes: float) -> dict:

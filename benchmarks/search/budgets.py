@@ -23,7 +23,7 @@ import numpy as np
 
 from edgekd.cli.console import ConsoleProgress
 from edgekd.convert.random_student import write_random_student
-from edgekd.core.calibration import trimmed_level
+from edgekd.core.calibration import level_of
 from edgekd.core.propose import candidate_of, fits, needed
 from edgekd.core.search import Search
 from edgekd.core.spaces import SPACES, every_choice
@@ -100,7 +100,7 @@ def main() -> None:
                 times[index].append((timing.median_ms, timing.p90_ms))
     for (task, budget, limit, seed, candidate), found in zip(cases, times, strict=True):
         predicted = candidate.predicted["latency_p90_ms"]
-        p90 = trimmed_level([p90 for _, p90 in found])[0]
+        p90 = level_of([p90 for _, p90 in found])[0]
         row = {
             "task": task,
             "budget": budget,
@@ -110,7 +110,7 @@ def main() -> None:
             "macs": candidate.macs,
             "predicted_p90_ms": predicted.value,
             "high_p90_ms": needed("latency_p90_ms", predicted),
-            "measured_p50_ms": trimmed_level([median for median, _ in found])[0],
+            "measured_p50_ms": level_of([median for median, _ in found])[0],
             "measured_p90_ms": p90,
             "rounds_p90_ms": [p90 for _, p90 in found],
             "met": p90 <= limit,

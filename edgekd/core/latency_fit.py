@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekd.core.latency_model import COST_OF
+from edgekd.core.latency_features import COST_OF, column_of
 from edgekd.core.nonnegative import Array, nonnegative_least_squares
 from edgekd.records import LatencyModel, OperatorCost
 
@@ -120,8 +120,10 @@ def fit_latency_model(
 ) -> LatencyModel:
     """The additive view without square roots, as a record that a profile keeps.
 
+    Features of one column (see `edgekd.core.latency_features.column_of`) get one price.
+
     Args:
-        rows: cost features by name of each measured model (see `edgekd.core.operators.features`).
+        rows: cost features by name of each measured model (see `edgekd.core.latency_features`).
         latencies_ms: the median latency of each.
         about: whose figures they are (runtime, scheme, threads, provenance, source); its fitted fields are replaced.
         confidence: share of new models that the interval is to hold.
@@ -135,7 +137,9 @@ def fit_latency_model(
     if len(rows) < 4 or len(rows) != len(latencies_ms):
         raise ValueError(f"needs at least 4 measured models and one latency each, got {len(rows)}, {len(latencies_ms)}")
     names = sorted({name for row in rows for name, amount in row.items() if amount > 0})
-    features = np.array([[row.get(name, 0.0) for name in names] for row in rows])
+    amounts = np.array([[row.get(name, 0.0) for name in names] for row in rows])
+    columns = sorted({column_of(name) for name in names})
+    features = amounts @ np.array([[float(column_of(name) == column) for column in columns] for name in names])
     latencies = np.asarray(latencies_ms, float)
 
     def shares(features: Array, costs: Array) -> Array:
@@ -148,15 +152,15 @@ def fit_latency_model(
     fitted = shares(features, latencies)
     held_out = held_out_log_errors(learn, features, latencies)
     costs: dict[str, dict[str, float]] = {}
-    for name, share in zip(names, fitted[1:], strict=True):
+    for name in names:
         quantity, _, kind = name.partition(".")
-        costs.setdefault(kind, {})[COST_OF[quantity]] = float(share)
+        costs.setdefault(kind, {})[COST_OF[quantity]] = float(fitted[1 + columns.index(column_of(name))])
     return about.model_copy(
         update={
             "overhead_ms": float(fitted[0]),
             "costs": {kind: OperatorCost(**cost) for kind, cost in costs.items()},
             "hull": {
-                name: (float(column.min()), float(column.max())) for name, column in zip(names, features.T, strict=True)
+                name: (float(column.min()), float(column.max())) for name, column in zip(names, amounts.T, strict=True)
             },
             "half_width": conformal_half_width(held_out, confidence),
             "confidence": confidence,

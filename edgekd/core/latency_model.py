@@ -1,28 +1,19 @@
 """Predicts the latency of one inference from an operator list and a profile's latency model.
 
-A latency model is additive: an overhead, and for each kind of operator a cost per million MACs (as they are, or as
-kernels pad them), per million bytes moved, per output position and per operator. All costs are non-negative, so more
-work never predicts less time. See `edgekd.core.latency_interval` for the interval.
+A latency model is additive: an overhead, and for each kind of operator a cost for each of the quantities in
+`edgekd.core.latency_features`. All costs are non-negative, so more work never predicts less time. For the interval see
+`edgekd.core.latency_interval`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
+from edgekd.core.latency_features import COST_OF, cost_features
 from edgekd.core.latency_interval import interval
-from edgekd.core.operators import Operator, OperatorList, features
+from edgekd.core.operators import Operator, OperatorList
 from edgekd.errors import ConfigurationError
 from edgekd.records import Estimate, LatencyModel
-
-COST_OF = {
-    "macs": "ms_per_mmac",
-    "bytes": "ms_per_mbyte",
-    "count": "ms_per_op",
-    "tiled": "ms_per_mtiled_mac",
-    "positions": "ms_per_kposition",
-}
-"""The field of `OperatorCost` that each cost feature's quantity is multiplied by."""
 
 
 def predict(model: LatencyModel, operators: OperatorList, confidence: float | None = None) -> Estimate:
@@ -34,36 +25,8 @@ def predict(model: LatencyModel, operators: OperatorList, confidence: float | No
     return predict_features(model, cost_features(operators, model.scheme, model.tile), confidence)
 
 
-INNER_TILE = 8
-"""Input channels (times kernel) are taken in steps of this many by the int8 kernels of XNNPACK and ruy."""
-
-
-def cost_features(operators: OperatorList, scheme: str, tile: int | None) -> dict[str, float]:
-    """The features of `edgekd.core.operators.features`; with a `tile`, those that see how kernels fill it as well.
-
-    `tiled.KIND`: millions of MACs with output channels rounded up to `tile` and, but for depthwise convolutions, the
-    sum's length to `INNER_TILE`; `positions.KIND`: thousands of output positions. A student of 12 channels costs what
-    one of 16 does where kernels are 16 wide: on students so narrow MACs alone mislead.
-    """
-    values = features(operators, scheme)
-    if tile is None:
-        return values
-    for operator in operators.operators:
-        if not operator.macs:
-            continue
-        positions = operator.macs / operator.weights
-        channels = operator.biases or operators.tensors[operator.output] / positions
-        length = operator.weights / channels
-        if operator.kind != "depthwise":
-            length = INNER_TILE * math.ceil(length / INNER_TILE)
-        tiled = positions * tile * math.ceil(channels / tile) * length
-        for name, amount in ((f"tiled.{operator.kind}", tiled / 1e6), (f"positions.{operator.kind}", positions / 1e3)):
-            values[name] = values.get(name, 0.0) + amount
-    return values
-
-
 def predict_features(model: LatencyModel, values: Mapping[str, float], confidence: float | None = None) -> Estimate:
-    """The same from cost features by name (see `edgekd.core.operators.features`).
+    """The same from cost features by name (see `edgekd.core.latency_features`).
 
     The interval is multiplicative: see `edgekd.core.latency_interval`. Its upper end never falls as work grows.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgekd.core.architecture import Shape, operator_list
 from edgekd.core.costs import predict_costs
-from edgekd.core.spaces import Choices, StudentSpace, every_choice
+from edgekd.core.spaces import Choices, StudentSpace, compound_path, every_choice
 from edgekd.core.statistics import at_95_percent
 from edgekd.errors import InfeasibleBudgetError
 from edgekd.records import Budget, Candidate, DeviceProfile, Estimate, Relaxation
@@ -173,16 +173,11 @@ def infeasible(
 def ladder(space: StudentSpace, native: Shape, feasible: list[Candidate], sizes: int) -> tuple[Candidate, ...]:
     """A few feasible sizes, smallest first, each at least `RUNG_RATIO` times the MACs of the one before.
 
-    The sizes lie on the path where all dimensions grow together (compound scaling: Tan and Le 2019,
-    arXiv:1905.11946), because without training nothing else tells two students of one cost apart. Where too few
-    of the path are feasible, all feasible students take part.
+    The sizes lie on the path where all dimensions grow together, because without training nothing else tells two
+    students of one cost apart. Where too few of the path are feasible, all feasible students take part.
     """
     dimensions = space.dimensions(native)
-    steps = 2 * sum(len(values) for values in dimensions.values())
-    path = {
-        tuple(values[round(step / steps * (len(values) - 1))] for values in dimensions.values())
-        for step in range(steps + 1)
-    }
+    path = [tuple(choices.values()) for choices in compound_path(dimensions)]
     on_path = [candidate for candidate in feasible if tuple(candidate.choices[name] for name in dimensions) in path]
     rungs: list[Candidate] = []
     for candidate in on_path or feasible:

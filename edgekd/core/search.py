@@ -3,9 +3,12 @@
 The search proposes and listens; it never trains. Whoever evaluates (short distillation runs today, a weight-sharing
 network tomorrow) tells it a score between 0 and 1. The same seed and the same scores give the same candidates.
 
-The first candidates lie evenly over the sizes that fit, smallest first. Later ones are children of the best: each
-choice from either parent, then one or more moved by a step (regularised evolution without ageing: Real et al. 2019,
-arXiv:1802.01548). A child that breaks any limit of the budget at the unfavourable end of its predictions is not born.
+The first candidates fill the budget. They begin with the largest two that a person would try, one with everything in
+proportion and one with middle choices and a single one turned up; the others are of those that fit, the larger half in
+MACs, as far apart in their choices as can be. Later ones are those of which a regression over all scores
+(`edgekd.core.search_surrogate`) expects most, among children of the best (each choice from either parent, then one or
+more moved by a step: Real et al. 2019, arXiv:1802.01548) and random candidates. What breaks any limit of the budget at
+the unfavourable end of its predictions is no candidate.
 """
 
 from __future__ import annotations
@@ -16,18 +19,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekd.core.spaces import Choices
+from edgekd.core.search_surrogate import Surrogate, positions
+from edgekd.core.spaces import Choices, centre_lines, compound_path
 from edgekd.records import Candidate, Training
 
 Key = tuple[tuple[str, int], ...]
 MUTATION_RATE = 0.3
 TRIES_FOR_ONE = 60
-"""Draws after which no further child is looked for: the neighbourhood of the parents is used up."""
+"""Draws for each candidate asked for."""
 
-HALVING = 3
-"""Of each rung of successive halving one in so many goes on, with so many times the epochs (arXiv:1603.06560)."""
+SHORT_SHARE = 1 / 3
+"""Of the whole schedule's epochs that a short run gets. A ninth ranked watch-gestures students against their order."""
 
 LEAST_EPOCHS = 4
+PARENTS_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Search:
 
     def ask(self, count: int) -> tuple[Candidate, ...]:
         """Up to `count` candidates never asked for before, fewest MACs first; fewer where no more are found."""
-        found = self._children(count) if self.scored else self._spread(count)
+        found = self._promising(count) if len(self.scored) > 1 else self._spread(count)
         for candidate in found:
             self._asked.add(_key(candidate.choices))
         return tuple(sorted(found, key=_size))
@@ -79,8 +84,15 @@ class Search:
         self.scored.append(Scored(candidate, score))
 
     def best(self, count: int) -> tuple[Scored, ...]:
-        """The best so far, best first; of equal ones the smaller."""
-        return tuple(sorted(self.scored, key=lambda one: (-one.score, *_size(one.candidate)))[:count])
+        """Those believed to be the best so far, best first; of equal ones the smaller.
+
+        Each score is drawn towards what the scores of candidates with like choices let expect.
+        """
+        if len(self.scored) < 2:
+            return tuple(self.scored[:count])
+        believed = self._surrogate().expected([one.candidate for one in self.scored])
+        order = sorted(zip(believed, self.scored, strict=True), key=lambda pair: (-pair[0], *_size(pair[1].candidate)))
+        return tuple(one for _, one in order[:count])
 
     @property
     def considered(self) -> int:
@@ -94,34 +106,58 @@ class Search:
             self._seen[key] = candidate if self._fits(candidate) else None
         return self._seen[key]
 
-    def _spread(self, count: int) -> list[Candidate]:
-        """Feasible random candidates, evenly spaced in log MACs from the smallest to the largest."""
-        pool: dict[Key, Candidate] = {}
-        for _ in range(TRIES_FOR_ONE * count):
-            candidate = self._feasible(self._random_choices())
-            if candidate is not None and _key(candidate.choices) not in self._asked:
-                pool[_key(candidate.choices)] = candidate
-        ordered = sorted(pool.values(), key=_size)
-        if len(ordered) <= count:
-            return ordered
-        sizes = np.log([candidate.macs for candidate in ordered])
-        chosen: list[int] = []
-        for target in np.linspace(sizes[0], sizes[-1], count):
-            free = [index for index in range(len(ordered)) if index not in chosen]
-            chosen.append(min(free, key=lambda index: abs(sizes[index] - target)))
-        return [ordered[index] for index in sorted(chosen)]
+    def _surrogate(self) -> Surrogate:
+        return Surrogate(self.dimensions, [(one.candidate, one.score) for one in self.scored])
 
-    def _children(self, count: int) -> list[Candidate]:
-        parents = [one.candidate.choices for one in self.best(max(2, math.ceil(len(self.scored) / HALVING)))]
-        born: dict[Key, Candidate] = {}
-        for _ in range(TRIES_FOR_ONE * count):
-            if len(born) == count:
-                break
+    def _spread(self, count: int) -> list[Candidate]:
+        """Anchors, then of feasible random candidates the larger half, as far apart in their choices as can be."""
+        ordered = sorted(self._drawn(count, self._random_choices), key=_size)
+        anchors = self._anchors()
+        fresh = [candidate for candidate in ordered if candidate not in anchors]
+        pool = [*anchors, *fresh[min(len(fresh) // 2, max(len(fresh) - count, 0)) :]]
+        if len(pool) <= count:
+            return pool
+        at = np.array([positions(self.dimensions, candidate) for candidate in pool])
+        chosen = list(range(min(max(len(anchors), 1), count)))
+        while len(chosen) < count:
+            distance = ((at[:, None] - at[None, chosen]) ** 2).sum(axis=2).min(axis=1)
+            distance[chosen] = -1.0
+            chosen.append(int(np.argmax(distance)))
+        return [pool[index] for index in chosen]
+
+    def _anchors(self) -> list[Candidate]:
+        """The largest feasible candidate of the compound path, and that of the centre lines."""
+        found: list[Candidate] = []
+        for line in (compound_path(self.dimensions), centre_lines(self.dimensions)):
+            fitting = [one for choices in line if (one := self._feasible(choices)) is not None]
+            fresh = [one for one in fitting if _key(one.choices) not in self._asked and one not in found]
+            if fresh:
+                found.append(max(fresh, key=_size))
+        return found
+
+    def _promising(self, count: int) -> list[Candidate]:
+        """Of children of the best and random candidates those of which most is expected."""
+        parents = [one.candidate.choices for one in self.best(max(2, math.ceil(PARENTS_SHARE * len(self.scored))))]
+
+        def child() -> dict[str, int]:
             first, second = (parents[int(self._random.integers(len(parents)))] for _ in range(2))
-            child = self._feasible(self._child(first, second))
-            if child is not None and _key(child.choices) not in self._asked:
-                born[_key(child.choices)] = child
-        return list(born.values())
+            return self._child(first, second)
+
+        pool = {_key(one.choices): one for make in (child, self._random_choices) for one in self._drawn(count, make)}
+        if not pool:
+            return []
+        expected = self._surrogate().expected(list(pool.values()))
+        order = sorted(zip(expected, pool.values(), strict=True), key=lambda pair: (-pair[0], *_size(pair[1])))
+        return [candidate for _, candidate in order[:count]]
+
+    def _drawn(self, count: int, make: Callable[[], dict[str, int]]) -> list[Candidate]:
+        """Different feasible candidates never asked for before."""
+        drawn: dict[Key, Candidate] = {}
+        for _ in range(TRIES_FOR_ONE * max(count, 4)):
+            candidate = self._feasible(make())
+            if candidate is not None and _key(candidate.choices) not in self._asked:
+                drawn[_key(candidate.choices)] = candidate
+        return list(drawn.values())
 
     def _random_choices(self) -> dict[str, int]:
         return {name: values[int(self._random.integers(len(values)))] for name, values in self.dimensions.items()}
@@ -139,27 +175,16 @@ class Search:
         return child
 
 
-def halving_schedules(full: Training, rungs: int) -> tuple[Training, ...]:
-    """The schedules of successive halving, shortest first; the last is the whole one.
+def short_schedule(full: Training) -> Training:
+    """The schedule of a short run: a third of the epochs, and at least four.
 
-    Each rung has a third of the next one's epochs, and at least four. A short run also stops early, after a third of
-    its epochs without a better validation score, and keeps its last weights: an average over so few steps would still
-    hold the first ones.
+    It also stops early, after a third of its epochs without a better validation score, and keeps its last weights: an
+    average over so few steps would still hold the first ones.
     """
-    schedules = []
-    for rung in range(rungs):
-        epochs = max(min(LEAST_EPOCHS, full.epochs), round(full.epochs / HALVING ** (rungs - 1 - rung)))
-        if epochs >= full.epochs:
-            schedules.append(full)
-            continue
-        patience = max(2, math.ceil(epochs / HALVING))
-        schedules.append(full.model_copy(update={"epochs": epochs, "patience": patience, "ema_decay": 0.0}))
-    return tuple(schedules)
-
-
-def survivors(count: int) -> int:
-    """How many of a rung of `count` go on."""
-    return max(1, math.ceil(count / HALVING))
+    epochs = min(full.epochs, max(LEAST_EPOCHS, round(SHORT_SHARE * full.epochs)))
+    if epochs == full.epochs:
+        return full
+    return full.model_copy(update={"epochs": epochs, "patience": max(2, math.ceil(epochs / 3)), "ema_decay": 0.0})
 
 
 def _key(choices: Choices) -> Key:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -175,3 +175,22 @@ def every_choice(space: StudentSpace, native: Shape, fixed: Mapping[str, int]) -
     values = [(fixed[name],) if name in fixed else allowed for name, allowed in dimensions.items()]
     for combination in itertools.product(*values):
         yield dict(zip(dimensions, combination, strict=True))
+
+
+def compound_path(dimensions: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
+    """Choices along which all dimensions grow together, cheapest first.
+
+    Compound scaling: Tan and Le 2019, arXiv:1905.11946.
+    """
+    steps = 2 * sum(len(values) for values in dimensions.values())
+    path = [
+        {name: values[round(step / steps * (len(values) - 1))] for name, values in dimensions.items()}
+        for step in range(steps + 1)
+    ]
+    return [choices for index, choices in enumerate(path) if choices not in path[:index]]
+
+
+def centre_lines(dimensions: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
+    """The middle choice of everything, with one dimension at a time taking each of its values."""
+    middle = {name: values[len(values) // 2] for name, values in dimensions.items()}
+    return [{**middle, name: value} for name, values in dimensions.items() for value in values]

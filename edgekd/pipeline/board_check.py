@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekd.core.architecture import Architecture, operator_list
-from edgekd.core.calibration import transfer_latency_model, trimmed_level
+from edgekd.core.calibration import level_of
 from edgekd.core.costs import TAIL_RATIOS, latency_model_for
 from edgekd.core.latency_model import predict
+from edgekd.core.latency_transfer import transfer_latency_model
 from edgekd.core.propose import Proposal
 from edgekd.errors import ConfigurationError, InfeasibleBudgetError
 from edgekd.pipeline.board_timing import BoardAddress, BoardTimer, timer_on, write_random_files
@@ -150,10 +151,7 @@ class _Check:
             for index, (name, (_, sha256)) in enumerate(written.items()):
                 timing = self.timer.time(f"{remote}/{name}", sha256, ROUND_SECONDS)
                 rounds[index].append((timing.median_ms, timing.p90_ms))
-        return [
-            (trimmed_level([median for median, _ in one])[0], trimmed_level([p90 for _, p90 in one])[0])
-            for one in rounds
-        ]
+        return [(level_of([median for median, _ in one])[0], level_of([p90 for _, p90 in one])[0]) for one in rounds]
 
     def corrected(self) -> DeviceProfile:
         """The profile with its latency model carried over to what was measured; as it was below two measurements."""

@@ -16,6 +16,7 @@ from edgekd.board.open import open_session
 from edgekd.board.provision import RuntimeEnvironment, provision
 from edgekd.board.session import Session
 from edgekd.board.timed_pass import timed_pass
+from edgekd.core.calibration import quiet_median
 from edgekd.core.statistics import percentile
 from edgekd.errors import ConfigurationError
 from edgekd.pipeline.console import Progress
@@ -36,10 +37,14 @@ class BoardAddress:
 
 @dataclass(frozen=True)
 class Timing:
-    """One short timed process: median and 90th percentile of one inference in ms, and whether the board throttled."""
+    """One short timed process: median and 90th percentile of one inference in ms, and whether the board throttled.
+
+    `quiet_ms` is the median of its quietest tenth: see `edgekd.core.calibration.quiet_median`.
+    """
 
     median_ms: float
     p90_ms: float
+    quiet_ms: float
     throttled: bool
 
 
@@ -87,7 +92,10 @@ class BoardTimer:
         samples = [duration / 1e6 for duration in timed.durations_ns]
         states = [throttle_sample(state, timed.states[0], 0.0) for state in timed.states]
         return Timing(
-            percentile(samples, 50), percentile(samples, 90), any(state.throttled is True for state in states)
+            median_ms=percentile(samples, 50),
+            p90_ms=percentile(samples, 90),
+            quiet_ms=quiet_median(samples),
+            throttled=any(state.throttled is True for state in states),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 
@@ -10,11 +9,12 @@ import torch
 from torch import nn
 
 from edgekd.core.architecture import Shape
+from edgekd.core.search import short_schedule
 from edgekd.nn.students import Student
 from edgekd.pipeline.board_timing import BoardAddress
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.prepare import Prepared, architecture_of, load, prepare
-from edgekd.pipeline.search import RUNGS
+from edgekd.pipeline.search import FINALISTS
 from edgekd.pipeline.settings import Settings
 from edgekd.records import FitPlan, PlannedCandidate, Training
 from edgekd.tasks import Task
@@ -74,17 +74,14 @@ def _plan(prepared: Prepared, task: Task) -> FitPlan:
 
 
 def _students_s(prepared: Prepared, each_s: Sequence[float]) -> float:
-    """Seconds for all students: the ladder, or the rungs of halving at the ladder's mean; and the ablation."""
+    """Seconds for all students: the ladder, or a search's runs at the ladder's mean; and the ablation."""
     recipe = prepared.recipe
     ablation = 0.0 if recipe.ablation == "none" else max(each_s)
     if recipe.student.search == "ladder":
         return sum(each_s) + ablation
-    mean = sum(each_s) / len(each_s)
-    pool, total = recipe.student.pool, 0.0
-    for rung in range(RUNGS):
-        total += pool * mean / 3 ** (RUNGS - 1 - rung)
-        pool = math.ceil(pool / 3)
-    return total + ablation
+    full = recipe.distill.training
+    short = recipe.student.pool * short_schedule(full).epochs / full.epochs
+    return (short + FINALISTS) * sum(each_s) / len(each_s) + ablation
 
 
 def steps_of(schedule: Training, examples: int) -> int:

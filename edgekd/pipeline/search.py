@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgekd.core.search import Search, halving_schedules, survivors
+from edgekd.core.search import Search, short_schedule
 from edgekd.core.sizing import Trial, choose
 from edgekd.nn.students import Student
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.stages import StageRunner, TrainedModel
 from edgekd.records import Candidate, Training
 
-RUNGS = 3
-"""Rungs of successive halving: a ninth, a third, all of the epochs."""
+FINALISTS = 2
+"""Candidates that are trained to the end after the short runs."""
+
+ASKED_AT_ONCE = 2
+"""Short runs between two looks at what all of them say."""
 
 Distil = Callable[[str, Candidate, Training], tuple[Student, TrainedModel]]
 """Trains a candidate under a stage's name and schedule. A weight-sharing network could answer this call."""
@@ -59,32 +62,28 @@ class Selection:
         return trained[chosen.best]
 
     def halving(self, search: Search, pool: int) -> Selected:
-        """Short runs of `pool` candidates, the better third of them longer, the best of those to the end.
+        """Short runs of `pool` candidates, then whole ones of the best two; of these the more accurate is kept.
 
-        Half of the pool are sizes that fit, smallest first, until a larger one gains nothing beyond noise; the others
-        are children of the best. The last rung is a ladder again: of finalists that are as good, the smallest.
+        Half of the pool fills the budget in different ways; the others are what the short runs so far speak for.
         """
-        schedules = halving_schedules(self.full, RUNGS)
-        trials: list[Trial] = []
-        for candidate in search.ask((pool + 1) // 2):
-            trial = self._told(search, candidate, schedules[0])
-            trials.append(trial)
-            if choose(trials).stop:
-                self.progress.update(f"larger students gain nothing over {trials[choose(trials).best].name}")
+        short = short_schedule(self.full)
+        count = (pool + 1) // 2
+        while len(search.scored) < pool:
+            asked = search.ask(min(count, pool - len(search.scored)))
+            if not asked:
                 break
-        for candidate in search.ask(pool - len(trials)):
-            self._told(search, candidate, schedules[0])
-        alive = [scored.candidate for scored in search.best(survivors(len(search.scored)))]
-        for rung, schedule in enumerate(schedules[1:-1], start=2):
-            scores = [self._run(f"rung{rung}", candidate, schedule)[0].accuracy for candidate in alive]
-            order = sorted(range(len(alive)), key=lambda index: (-scores[index], alive[index].macs))
-            alive = [alive[index] for index in order[: survivors(len(alive))]]
-        return self.ladder(sorted(alive, key=lambda candidate: candidate.macs))
-
-    def _told(self, search: Search, candidate: Candidate, schedule: Training) -> Trial:
-        trial, _ = self._run("rung1", candidate, schedule)
-        search.tell(candidate, trial.accuracy)
-        return trial
+            for candidate in asked:
+                trial, _ = self._run("short", candidate, short)
+                search.tell(candidate, trial.accuracy)
+            count = ASKED_AT_ONCE
+        finalists = sorted((one.candidate for one in search.best(FINALISTS)), key=lambda one: one.macs)
+        trained = [self._run("student", candidate, self.full) for candidate in finalists]
+        # max keeps the first of equals: the smaller.
+        trial, selected = max(trained, key=lambda pair: pair[0].accuracy)
+        reason = f"the most accurate of {len(trained)} finalists after {len(search.scored)} short runs"
+        self.progress.update(f"chosen: {trial.name}: {reason}")
+        self.stages.remark(trained[-1][0].name, {"chosen": trial.name, "reason": reason})
+        return selected
 
     def _run(self, prefix: str, candidate: Candidate, schedule: Training) -> tuple[Trial, Selected]:
         name = self.name_of(prefix, candidate.label)

@@ -114,7 +114,8 @@ class OperatorCost(Record):
     """What one kind of operator costs, in milliseconds.
 
     Per million MACs, per million bytes moved, per operator; and, where the model has a `tile`, per million MACs with
-    the output channels rounded up to whole tiles, and per thousand output positions (height times width).
+    the output channels rounded up to whole tiles, per thousand output positions (height times width), per thousand
+    positions times tiles of output channels, and per million weights.
     """
 
     ms_per_mmac: NonNegative = 0.0
@@ -122,6 +123,8 @@ class OperatorCost(Record):
     ms_per_op: NonNegative = 0.0
     ms_per_mtiled_mac: NonNegative = 0.0
     ms_per_kposition: NonNegative = 0.0
+    ms_per_kpanel: NonNegative = 0.0
+    ms_per_mweight: NonNegative = 0.0
 
 
 class HeldOut(Record):

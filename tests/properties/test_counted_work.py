@@ -3,7 +3,7 @@
 import pytest
 
 from edgekd.core.architecture import operator_list
-from edgekd.core.calibration import sampled_students
+from edgekd.core.sampled_students import sampled_students
 
 
 @pytest.mark.parametrize("student", sampled_students(8, 11), ids=lambda student: student.label)
