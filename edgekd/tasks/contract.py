@@ -124,7 +124,7 @@ class Task:
 
     def development(self) -> Development:
         """The splits that decisions may read."""
-        return Development(self.train, self.validation, self.metric)
+        return Development(self.train, self.validation, metric=self.metric)
 
     def content_hash(self) -> str:
         """sha256 over the data of all splits and the classes: what a stage's result depends on."""
@@ -142,7 +142,7 @@ class Development:
 
     train: Split
     validation: Split
-    metric: MetricName | None = None
+    metric: MetricName | None = field(default=None, kw_only=True)
 
 
 def student_inputs(inputs: Floats, shape: tuple[int, int, int]) -> Floats:
