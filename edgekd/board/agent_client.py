@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Callable
 from typing import Any, Literal
@@ -18,7 +17,6 @@ from edgekd.errors import BoardError, BuildError, ConfigurationError
 
 IDLE_TIMEOUT_S = 25.0
 FACTS_TIMEOUT_S = 60.0
-SYSFS_VARIABLE = "EDGEKD_SYSFS"
 
 Job = Literal["facts", "latency", "memory", "accuracy", "energy", "profile", "end_to_end", "engine", "provider"]
 
@@ -52,7 +50,7 @@ class Agent:
             else:
                 on_line(line)
 
-        request = {"job": job, "deadline_s": timeout_s, "sysfs": os.environ.get(SYSFS_VARIABLE), **details}
+        request = {"job": job, "deadline_s": timeout_s, "sysfs": self.session.sysfs, **details}
         result = self.session.stream(
             self.command,
             stdin=(json.dumps(request) + "\n").encode(),

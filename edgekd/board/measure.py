@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.board.agent_client import SYSFS_VARIABLE, Agent, facts_line
+from edgekd.board.agent_client import Agent, facts_line
 from edgekd.board.agent_lines import (
     AccuracyLine,
     AgentLine,
@@ -113,7 +112,7 @@ def measure(
     if environment.trtexec is not None:
         engine, inputs = engine or EngineRequest("fp32"), None
         say("building the engine: this may take minutes, once")
-        device = device_of(session, os.environ.get(SYSFS_VARIABLE) or "/sys")
+        device = device_of(session, session.sysfs)
         path, built = build_engine(agent, environment.trtexec, engine, (model.remote, model.sha256), device)
         job = engine_job(session, environment.trtexec, engine)
         common = {**common, **job, "model": path, "model_sha256": built.sha256, "inputs": None}
@@ -231,7 +230,7 @@ def _record(
             "before": facts,
             "after": facts_after,
             "method": {
-                **method_of(environment, plan, timed, outputs_sha256),
+                **method_of(environment, plan, timed, outputs_sha256, session.sysfs),
                 "energy": energy.method,
             },
         },
@@ -245,6 +244,8 @@ def _record(
 
 def _own_notes(evidence: _Evidence, plan: MeasurementPlan) -> list[str]:
     notes = []
+    if plan.container is not None:
+        notes.append(f"measured in a container of {plan.container}: of throttling it sees what /sys tells, no firmware")
     if evidence.engine is not None:
         engine = evidence.engine
         how = "built now" if engine.built_now else "built earlier"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from edgekd.board.agent_archive import agent_sha256
-from edgekd.board.agent_client import SYSFS_VARIABLE
 from edgekd.board.provision import RuntimeEnvironment
 from edgekd.board.timed_pass import TimedPass
 from edgekd.core.board_output import printable
@@ -30,7 +28,7 @@ _PER_OPERATOR: Mapping[MeasuredRuntime, str] = {
 
 
 def method_of(
-    environment: RuntimeEnvironment, plan: MeasurementPlan, timed: TimedPass, outputs_sha256: str | None
+    environment: RuntimeEnvironment, plan: MeasurementPlan, timed: TimedPass, outputs_sha256: str | None, sysfs: str
 ) -> dict[str, Any]:
     """How the figures came about, for whoever doubts or repeats them."""
     assert timed.warm is not None and timed.loaded is not None
@@ -57,5 +55,5 @@ def method_of(
             for line in timed.cold_starts
         ],
         "outputs_sha256": outputs_sha256,
-        "sysfs_root": os.environ.get(SYSFS_VARIABLE) or "/sys",
+        "sysfs_root": sysfs,
     }

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
 
-from edgekd.board.agent_client import SYSFS_VARIABLE
 from edgekd.board.bundle import RuntimePackage, cached_bundle, runtime_package
 from edgekd.board.bundle_store import BundleStore, ImportFailedError, imported_version
 from edgekd.board.session import Session
@@ -96,8 +94,7 @@ def _packages(runtime: RuntimeName) -> list[RuntimePackage]:
 
 
 def _is_kept(session: Session, runtime: RuntimeName) -> bool:
-    sysfs = os.environ.get(SYSFS_VARIABLE) or "/sys"
-    return runtime == "onnx" and session.shell(_IS_JETSON, sysfs, check=False).succeeded
+    return runtime == "onnx" and session.shell(_IS_JETSON, session.sysfs, check=False).succeeded
 
 
 def _new_enough(version: str, package: RuntimePackage) -> bool:

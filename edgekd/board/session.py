@@ -19,6 +19,7 @@ from edgekd.board.transfer import Sent, put_files
 from edgekd.core.board_output import printable
 from edgekd.errors import BoardError, ConfigurationError
 
+SYSFS_VARIABLE = "EDGEKD_SYSFS"
 DEFAULT_TIMEOUT_S = 60.0
 OUTPUT_LIMIT_BYTES = 16 * 2**20
 LINE_LIMIT_BYTES = 2**20
@@ -49,6 +50,11 @@ class Session(ABC):
     name: str
     home: str
     is_local: bool = False
+
+    @property
+    def sysfs(self) -> str:
+        """Where the board's /sys is to be read: EDGEKD_SYSFS puts another tree in its place."""
+        return os.environ.get(SYSFS_VARIABLE) or "/sys"
 
     @abstractmethod
     def start(self, command: Sequence[str]) -> BoardProcess:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekd.board.agent_client import SYSFS_VARIABLE
 from edgekd.board.session import Session
 from edgekd.errors import BoardError
 
@@ -101,7 +99,7 @@ def take_survey(session: Session, names: Sequence[str] = tuple(_FACTS)) -> Surve
     ]
     script = "\n".join([*asked, "echo; exit 0"])
     began = time.time()
-    root = os.environ.get(SYSFS_VARIABLE) or "/sys"
+    root = session.sysfs
     said = session.shell(script, root, session.home, timeout_s=SURVEY_TIMEOUT_S).stdout
     facts = {}
     for part in said.split(f"{token} ")[1:]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edgekd.board.agent_client import read_facts
+from edgekd.board.container import within
 from edgekd.board.extra_passes import RawOutputs, host_outputs
 from edgekd.board.facts import matches_profile
 from edgekd.board.lock import BoardLock
@@ -111,14 +112,18 @@ def _measured(
     plan = plan_for(options.plan, subject.runtime, threads, options.measuring)
     progress.stage("connect", options.board)
     session = open_session(options.board, identity=options.identity, accept_new_host_key=options.accept_new_host_key)
-    with session, BoardLock(session, "edgekd deploy") as lock:
-        prepared = prepare(session, lock, subject.runtime, sent.files, subject.key, progress.stage, progress.update)
+    with (
+        session,
+        BoardLock(session, "edgekd deploy") as lock,
+        within(session, plan.container, progress.update) as place,
+    ):
+        prepared = prepare(place, lock, subject.runtime, sent.files, subject.key, progress.stage, progress.update)
         folder = prepared.folder
         progress.stage("measure", f"{subject.runtime}, {threads} threads, plan {plan.name}")
         stored = subject.inputs.name if subject.inputs is not None else None
         try:
             measurement = measure(
-                session,
+                place,
                 prepared.environment,
                 BoardModel(f"{folder}/{subject.model.name}", hash_file(subject.model), subject.model.name),
                 plan,
@@ -132,7 +137,7 @@ def _measured(
         except OutOfMemoryError as error:
             if profile is None or prepared.emulated or budget.peak_memory_mib is None:
                 raise
-            facts = read_facts(session, prepared.environment.python)
+            facts = read_facts(place, prepared.environment.python)
             if not matches_profile(facts, session, profile)[0]:
                 raise
             raise MemoryMissedError(str(error)) from error
