@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -46,33 +47,67 @@ def transfer_latency_model(
     Raises:
         ValueError: fewer than 2 models.
     """
-    if len(lists) < 2 or len(lists) != len(latencies_ms):
-        raise ValueError(f"needs at least 2 measured models and one latency each: {len(lists)}, {len(latencies_ms)}")
+    found = carry(base, lists, latencies_ms, confidence)
+    return carried_model(base, found, about).model_copy(
+        update={
+            "confidence": confidence,
+            "samples": len(latencies_ms),
+            "held_out_mape_percent": found.held_out_mape_percent,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A target as `scale` times a model's prediction, plus `overhead`, plus `per_operator` for each operator.
+
+    In the target's unit; `scale` in that for a millisecond. `half_width` as a latency model's.
+    """
+
+    scale: float
+    overhead: float
+    per_operator: float
+    half_width: float
+    held_out_mape_percent: float
+
+
+def carry(
+    base: LatencyModel, lists: Sequence[OperatorList], targets: Sequence[float], confidence: float = 0.9
+) -> Carried:
+    """Fit a positive target (another board's latency, energy) to a latency model's predictions.
+
+    Raises:
+        ValueError: fewer than 2 measured models.
+    """
+    if len(lists) < 2 or len(lists) != len(targets):
+        raise ValueError(f"needs at least 2 measured models and one figure each: {len(lists)}, {len(targets)}")
     columns = np.array([[predict(base, one).value, 1.0, len(one.operators)] for one in lists])
-    latencies = np.asarray(latencies_ms, float)
-    count = len(latencies)
+    measured, count = np.asarray(targets, float), len(targets)
     ways: list[Way] = [_scale_alone, additive_shares] if count >= TERMS_FROM else [_scale_alone]
-    held_out = [held_out_log_errors(_predictor(way), columns, latencies) for way in ways]
+    held_out = [held_out_log_errors(_predictor(way), columns, measured) for way in ways]
     errors, way = min(zip(held_out, ways, strict=True), key=lambda pair: float((pair[0] ** 2).mean()))
     half = student_t(count - 1, confidence) * float(np.sqrt((errors**2).mean() * (1 + 1 / count)))
     if base.provenance == "measured":
         half = max(half, base.half_width)
-    scale, overhead, per_operator = (float(share) for share in way(columns, latencies))
-    costs = {
-        kind: scaled(cost, scale).model_copy(update={"ms_per_op": cost.ms_per_op * scale + per_operator})
-        for kind, cost in base.costs.items()
-    }
+    mape = float(np.abs(np.exp(-errors) - 1).mean() * 100)
+    scale, overhead, per_operator = (float(share) for share in way(columns, measured))
+    return Carried(scale, overhead, per_operator, half, mape)
+
+
+def carried_model(base: LatencyModel, carried: Carried, about: LatencyModel) -> LatencyModel:
+    """`base` with every price carried over; what it was fitted to (hull, widening, tile) stays."""
+    scale, costs = carried.scale, {}
+    for kind, cost in base.costs.items():
+        per_op = cost.ms_per_op * scale + carried.per_operator
+        costs[kind] = scaled(cost, scale).model_copy(update={"ms_per_op": per_op})
     return about.model_copy(
         update={
-            "overhead_ms": base.overhead_ms * scale + overhead,
+            "overhead_ms": base.overhead_ms * scale + carried.overhead,
             "costs": costs,
             "tile": base.tile,
             "hull": base.hull,
             "widening": base.widening,
-            "half_width": half,
-            "confidence": confidence,
-            "samples": count,
-            "held_out_mape_percent": float(np.abs(np.exp(-errors) - 1).mean() * 100),
+            "half_width": carried.half_width,
         }
     )
 

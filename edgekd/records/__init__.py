@@ -3,7 +3,7 @@
 from edgekd.records.artifact import Accelerated, Artifact, Audit, Finding, Format, InferenceRuntime, Parity, Scheme
 from edgekd.records.base import Basis, Estimate, Record, RuntimeName
 from edgekd.records.budget import LATENCY_PERCENTILES, Budget
-from edgekd.records.calibration import Calibration, SampleLevel, TimedRound
+from edgekd.records.calibration import Calibration, EnergyReading, SampleLevel, TimedRound
 from edgekd.records.candidate import Candidate, Relaxation
 from edgekd.records.fit_plan import FitPlan, PlannedCandidate
 from edgekd.records.measurement import (
@@ -34,6 +34,7 @@ from edgekd.records.prediction import PredictedOperator, Prediction
 from edgekd.records.profile import (
     Acceleration,
     DeviceProfile,
+    EnergyModel,
     HeldOut,
     LatencyModel,
     Match,
@@ -112,6 +113,8 @@ __all__ = [
     "Hard",
     "HeldOut",
     "Hinton",
+    "EnergyModel",
+    "EnergyReading",
     "LatencyModel",
     "LayerReport",
     "LogitStandardization",

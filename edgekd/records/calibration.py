@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from edgekd.records.base import SCHEMA_VERSION, NonNegative, Positive, Record
-from edgekd.records.profile import LatencyModel
+from edgekd.records.profile import EnergyModel, LatencyModel
 
 
 class TimedRound(Record):
@@ -17,6 +17,18 @@ class TimedRound(Record):
     round: int
     median_ms: Positive
     throttled: bool = False
+
+
+class EnergyReading(Record):
+    """What one student drew in an energy pass: mJ for one inference, gross, and the mean power in W."""
+
+    student: int
+    energy_mj: Positive
+    mean_w: Positive
+    meter: str
+    rail: str
+    grade: Literal["A", "B", "C", "D"]
+    problems: tuple[str, ...] = Field(default=(), description="what keeps it out of the fit")
 
 
 class SampleLevel(Record):
@@ -48,4 +60,6 @@ class Calibration(Record):
     excluded: int
     samples: tuple[SampleLevel, ...]
     latency_model: LatencyModel
+    energy_model: EnergyModel | None = Field(default=None, description="None where energy was not measured")
+    energy: tuple[EnergyReading, ...] = ()
     notes: tuple[str, ...] = ()

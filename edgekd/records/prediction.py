@@ -24,7 +24,8 @@ class Prediction(Record):
     """What `edgekd predict` prints. All figures are predictions but `file_size_kib`, which is the file's own size.
 
     `latency_ms` is the median of one inference and `interval_ms` holds it with `confidence`; both are None where the
-    profile has no latency model for the file. `energy_mj` is None where nothing is known of energy.
+    profile has no latency model for the file. `energy_mj` is that of one inference, gross of idle, from a model that
+    `edgekd calibrate --power` made; without one it is None and `energy` says `not_measured`.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -41,6 +42,9 @@ class Prediction(Record):
     interval_ms: tuple[float, float] | None
     overhead_ms: float | None
     energy_mj: float | None
+    energy_interval_mj: tuple[float, float] | None = None
+    energy: Literal["predicted", "not_measured"] = "not_measured"
+    energy_source: str = ""
     peak_memory_mib: Positive
     peak_memory_interval_mib: tuple[float, float]
     file_size_kib: Positive

@@ -192,6 +192,34 @@ class LatencyModel(Record):
         return hull
 
 
+class EnergyModel(Record):
+    """Predicts the energy of one inference, gross of idle, in millijoules.
+
+    It rests on the profile's latency model of the same runtime, scheme and threads: `watts` times the latency that it
+    predicts, plus `mj_per_inference`, plus `mj_per_op` for each operator. `half_width` and `confidence` as there.
+    """
+
+    runtime: RuntimeName
+    runtime_version: str
+    scheme: Literal["wi8_ai8", "wi8", "fp16", "fp32"]
+    threads: PositiveInt | None = None
+    meter: str
+    rail: str
+    grade: Literal["A", "B", "C", "D"]
+    watts: NonNegative
+    mj_per_inference: NonNegative = 0.0
+    mj_per_op: NonNegative = 0.0
+    half_width: NonNegative
+    confidence: Fraction = 0.9
+    samples: int = Field(ge=0)
+    held_out_mape_percent: NonNegative | None = Field(
+        default=None, description="each student predicted from the others"
+    )
+    measured_by: str = ""
+    measured_on: str = ""
+    source: Annotated[str, Field(min_length=3)]
+
+
 def _usable_by_default(budget: Budget) -> Budget:
     missing = [name for name in ("latency_p90_ms", "peak_memory_mib") if getattr(budget, name) is None]
     if missing:
@@ -214,6 +242,7 @@ class DeviceProfile(Record):
     sensors: tuple[Sensor, ...] = ()
     budget: Annotated[Budget, AfterValidator(_usable_by_default)]
     latency_models: tuple[LatencyModel, ...] = ()
+    energy_models: tuple[EnergyModel, ...] = ()
     notes: tuple[str, ...] = ()
 
     # On the field, not on the whole record, so that it is reported along with errors elsewhere in the file.
