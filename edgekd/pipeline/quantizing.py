@@ -230,7 +230,9 @@ def quantize_float(
 
         def learn(student: QuantizedModel) -> Made:
             student.load_state_dict(calibrated_model.state_dict())
-            return Made(train_on(model, student, recipe, keeper.progress.update))
+            trained = train_on(model, student, recipe, keeper.progress.update)
+            # Counted as for PTQ, after the last ranges settled, so that equal shares compare as equal.
+            return Made(trained, model.validation_accuracy(student))
 
         steps["qat"], qat = keeper.model("qat", {**inputs, "ptq": ptq.weights_sha256, "qat": recipe}, build, learn)
     chosen = "qat" if qat is not None and _accuracy(qat) > ptq_accuracy else "ptq"
