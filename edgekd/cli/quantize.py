@@ -13,8 +13,10 @@ from rich.table import Table
 
 from edgekd.cli.audit import SchemeName
 from edgekd.cli.console import ConsoleProgress
+from edgekd.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from edgekd.pipeline.pruning_result import PruningReport
     from edgekd.pipeline.quantize_result import Quantized
 
 SHOWN_LAYERS = 5
@@ -57,7 +59,20 @@ def quantize_command(
             help="Most accuracy lost to fp32, a fraction; judged if given. QAT starts beyond it, or 0.005.",
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of QAT. Default: 6.")] = None,
+    prune: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="First take out channels until this share of the parameters is gone, and train what is left to answer "
+            "as the module did. Refused where the file or the latency would not fall. Needs edgekd[prune].",
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="With --prune: the latency predicted on this device must fall too.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of QAT (default: 6), and of training after pruning (10).")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of QAT.")] = 0,
     mixed: Annotated[
         bool,
@@ -102,8 +117,11 @@ def quantize_command(
     from edgekd.pipeline.settings import require_fit_extra
 
     require_fit_extra()
+    from edgekd.pipeline.pruning import PruneOptions
     from edgekd.pipeline.quantize import QuantizeOptions, quantize
 
+    if profile is not None and prune is None:
+        raise ConfigurationError("--profile says where pruning must pay: give it with --prune")
     options = QuantizeOptions(
         *(scheme, qat, observer, accuracy_drop_max, epochs, seed),
         steps=steps,
@@ -111,6 +129,7 @@ def quantize_command(
         allow_float_ops=allow_float_ops,
         float_io=float_io,
         opset=opset,
+        prune=None if prune is None else PruneOptions(prune, profile, epochs),
     )
     with ConsoleProgress() as progress:
         found = quantize(model, weights, calib, out, options, progress)
@@ -122,6 +141,8 @@ def quantize_command(
 
 
 def _show(found: Quantized, console: Console) -> None:
+    if found.pruning is not None:
+        _show_pruning(found.pruning, console)
     console.print(f"[bold]{escape(found.model)}[/bold] as {found.scheme}, {found.metric}:", soft_wrap=True)
     table = Table("", "Test", "Validation", "Seconds", "", box=None, pad_edge=False)
     chosen = "mixed" if found.mixed is not None else found.chosen
@@ -168,3 +189,26 @@ def _show_float(found: Quantized, console: Console) -> None:
             f"{entry.divergence_nats:.2g} nats, {entry.more_bytes:+} bytes",
             soft_wrap=True,
         )
+
+
+def _show_pruning(found: PruningReport, console: Console) -> None:
+    worth, ratio = found.worth, found.worth.latency_ratio
+    console.print(
+        f"pruned: {found.parameters} of {found.parameters_before} parameters are left, the file has {worth.file_bytes} "
+        f"of {worth.file_bytes_before} bytes",
+        soft_wrap=True,
+    )
+    console.print(
+        f"latency on this machine: {ratio.value:.1%} of the whole module's (95 % interval {ratio.low:.1%} to "
+        f"{ratio.high:.1%})",
+        soft_wrap=True,
+    )
+    if worth.predicted_ms is not None:
+        console.print(
+            f"predicted on {worth.profile}: {worth.predicted_ms:.3g} ms, {worth.predicted_ms_before:.3g} before"
+        )
+    console.print(
+        f"validation: {found.accuracy_before:.4f} before, {found.accuracy_cut:.4f} cut, {found.accuracy:.4f} after "
+        f"{found.epochs} epochs",
+        soft_wrap=True,
+    )

@@ -23,10 +23,11 @@ from edgekd.nn.quantized.scheme import SCHEMES
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.evaluation import PARITY_INPUTS, SHIPPED_INPUTS
 from edgekd.pipeline.mixed import mix
+from edgekd.pipeline.pruning import PruneOptions, prune_and_train
 from edgekd.pipeline.quantize_result import Quantized, Step
 from edgekd.pipeline.quantizing import Allowance, FloatModel, Rounded, quantize_float
 from edgekd.pipeline.stages import Unkept
-from edgekd.pipeline.user_model import CalibrationData, as_images, load_calibration, load_user_model
+from edgekd.pipeline.user_model import CalibrationData, answered_by, as_images, load_calibration, load_user_model
 from edgekd.records import (
     Accuracy,
     Artifact,
@@ -40,8 +41,8 @@ from edgekd.records import (
 )
 from edgekd.store import write_text
 from edgekd.store.places import require_free
-from edgekd.tasks import Development, Split
-from edgekd.train.examples import logits_of, resolve_device
+from edgekd.tasks import Development
+from edgekd.train.examples import resolve_device
 
 RESULT_FILE = "quantize.json"
 _MIXES: tuple[Scheme, ...] = ("wi8_ai8", "wi8_ai8_mixed")
@@ -63,6 +64,7 @@ class QuantizeOptions:
     allow_float_ops: bool = False
     float_io: bool = False
     opset: int | None = None
+    prune: PruneOptions | None = None
 
     def require_consistent(self) -> None:
         """Refuse what cannot be meant together.
@@ -107,7 +109,12 @@ def quantize(
     model = load_user_model(reference, weights)
     progress.stage("data", calibration)
     data = load_calibration(calibration, model)
-    work = _Work(model, data, options, progress)
+    whole, pruning = model, None
+    if options.prune is not None:
+        model, pruning = prune_and_train(
+            whole, data, options.scheme, options.prune, seed=options.seed, device=options.device, progress=progress
+        )
+    work = _Work(model, whole, data, options, progress)
     # What has no form is refused before anything takes time.
     forced = quantize_model(model, work.float.example, options.lowered_scheme)
     rounded = work.rounded()
@@ -127,6 +134,7 @@ def quantize(
         model=reference,
         scheme=final.scheme,
         out=str(out),
+        pruning=pruning,
         metric="accuracy" if data.labelled else "agreement with fp32",
         test_inputs=len(data.test),
         fp32=work.with_test(report.fp32, rounded.steps["fp32"]),
@@ -153,12 +161,15 @@ def quantize(
 class _Work:
     """One quantization: what its steps share."""
 
-    def __init__(self, model: nn.Module, data: CalibrationData, options: QuantizeOptions, progress: Progress) -> None:
+    def __init__(
+        self, model: nn.Module, whole: nn.Module, data: CalibrationData, options: QuantizeOptions, progress: Progress
+    ) -> None:
         self.options, self.progress, self.test = options, progress, data.test
         images, development = as_images(model, data.development.train.inputs), data.development
         if not data.labelled:
             train, validation, self.test = (
-                _answered_by(images, split) for split in (development.train, development.validation, data.test)
+                answered_by(as_images(whole, data.development.train.inputs), split)
+                for split in (development.train, development.validation, data.test)
             )
             development = Development(train, validation)
         channels, height, width = development.train.inputs.shape[1:]
@@ -232,11 +243,6 @@ class _Work:
             basis_allowed=MEASURED_ONLY,
         )
         return verdict
-
-
-def _answered_by(model: nn.Module, split: Split) -> Split:
-    inputs = torch.from_numpy(np.ascontiguousarray(split.inputs))
-    return Split(split.inputs, logits_of(model, inputs, torch.device("cpu")).argmax(1).numpy())
 
 
 def _names(scheme: Scheme) -> dict[FileKey, str]:

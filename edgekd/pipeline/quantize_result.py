@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from edgekd.errors import EXIT_MET
+from edgekd.pipeline.pruning_result import PruningReport
 from edgekd.records import Artifact, LayerReport, Parity, QuantizationStep, Record, Scheme, Verdict
 
 
@@ -53,6 +54,7 @@ class Quantized(Record):
     model: str
     scheme: Scheme
     out: str
+    pruning: PruningReport | None = None
     metric: Literal["accuracy", "agreement with fp32"]
     test_inputs: int
     fp32: Step

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
 from edgekd.tasks import Development, Split, load_task
+from edgekd.train.examples import logits_of
 
 HELD_BACK_EVERY = 5
 """Of a folder's inputs every fifth is held back: it decides what is kept, and nothing is calibrated on it."""
@@ -179,6 +180,12 @@ def _arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
 def as_images(model: nn.Module, inputs: NDArray[np.float32]) -> nn.Module:
     """The model itself where it takes inputs (N, C, H, W), else, for signals, as one that does."""
     return model if _output_shape(model, inputs[:1]) is not None or inputs.ndim != 4 else Images(model)
+
+
+def answered_by(images: nn.Module, split: Split) -> Split:
+    """The split with what a module for inputs (N, C, H, W) says in place of labels."""
+    inputs = torch.from_numpy(np.ascontiguousarray(split.inputs))
+    return Split(split.inputs, logits_of(images, inputs, torch.device("cpu")).argmax(1).numpy())
 
 
 def _require_accepts(model: nn.Module, inputs: NDArray[np.float32], classes: int | None) -> int:
