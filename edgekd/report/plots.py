@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgekd.core.evidence import samples_by_process
 from edgekd.records import LayerReport, Measurement, PowerTrace
-from edgekd.report.wording import Share, Timing, number
+from edgekd.report.wording import Share, Timing, number, plain
 
 # Each stands for a colour of the page's style sheet, so that one drawing serves light and dark.
 _INK, _MUTED, _GRID, _ACCENT, _BAD, _WARM, _PAPER = (
@@ -229,7 +229,7 @@ def accuracy(shares: Sequence[Share], floor: float | None) -> str:
 
 def layer_noise(layers: Sequence[LayerReport]) -> str:
     """Signal to rounding noise behind each layer in the order of execution, and the share that its range clips."""
-    rows, names = range(len(layers)), [f"{layer.layer} ({layer.kind})"[-40:] for layer in layers]
+    rows, names = range(len(layers)), [plain(f"{layer.layer} ({layer.kind})")[-40:] for layer in layers]
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(_WIDTH_INCHES, 1.0 + 0.24 * len(layers)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2.2, 1])

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgekd.core.slices import slice_accuracies
 from edgekd.core.statistics import percentile
 from edgekd.core.verdicts import MEASURED_ONLY, exit_code, judge
 from edgekd.records import (
+    Ablation,
+    AblationRow,
     Accuracy,
     Artifact,
     Budget,
     Candidate,
     Contention,
+    DistillationReport,
     Estimate,
     HostParity,
+    LayerReport,
     Measurement,
     OperatorTime,
     Parity,
     PowerTrace,
     PowerWindow,
+    QuantizationReport,
+    QuantizationStep,
     Report,
     Stage,
     ThrottleSample,
@@ -183,6 +190,75 @@ def artifacts() -> tuple[Artifact, ...]:
         )
         for i, (path, kind, scheme, size) in enumerate(rows)
     )
+
+
+def taught(hostile: str = "") -> dict[str, object]:
+    """How a student came about that scratch beat: distillation, quantization, slices and candidates on a board."""
+    right = accuracy()
+    right = right.model_copy(
+        update={
+            "distilled": right.student_fp32,
+            "distilled_correct": right.student_fp32_correct,
+            "student_fp32": right.scratch,
+            "student_fp32_correct": right.scratch_correct,
+        }
+    )
+    classes = np.arange(INPUTS) % 20
+    masks = {f"class {name}{hostile}": classes == name for name in range(20)}
+    row = AblationRow(
+        name="hinton alone",
+        objectives=("hinton",),
+        accuracies=(0.84, 0.85),
+        mean=0.845,
+        spread=0.007,
+        gain=0.01,
+        gain_interval=(-0.08, 0.1),
+        agreement=0.9,
+        ece=0.03,
+        seconds=12.0,
+    )
+    step = QuantizationStep(validation_accuracy=0.82, seconds=8.0, cpu_seconds=8.0, detail={"observer": "mse"})
+    layer = LayerReport(
+        layer="stem" + hostile, kind="conv", damage_nats=1e-3, sqnr_db=31.0, low=-1, high=3, saturated=0.01
+    )
+    checked = {
+        "candidate": "width=8" + hostile,
+        "predicted_ms": 1.0,
+        "interval_ms": [0.5, 2.0],
+        "measured_ms": 2.5,
+        "kept": False,
+        "reason": "latency_p90_ms 2.5 is over 2",
+    }
+    return {
+        "accuracy": right.model_copy(update={"slices": slice_accuracies(right, masks)}),
+        "distillation": DistillationReport(
+            regime="offline",
+            objectives=("hard", "hinton"),
+            labelled=4106,
+            teacher_val_accuracy=0.9,
+            val_accuracy=0.8,
+            scratch_val_accuracy=0.83,
+            val_gain_interval=(-0.05, -0.01),
+            verdict="distillation hurt",
+            kept="scratch",
+            teacher_val_ece_before=0.1,
+            teacher_val_ece_after=0.02,
+            agreement=0.8,
+            ece=0.03,
+            notes={"peers" + hostile: 2},
+            ablation=Ablation(seeds=(0, 1), rows=(row,)),
+        ),
+        "quantization": QuantizationReport(
+            scheme="wi8_ai8",
+            fp32=step,
+            ptq=step,
+            qat=step.model_copy(update={"detail": {"epochs": 6}}),
+            qat_reason="was run: --qat always",
+            chosen="ptq",
+            layers=(layer, layer.model_copy(update={"sqnr_db": None, "saturated": 0.0})),
+        ),
+        "stages": (Stage(name="board-check", wall_s=1, cpu_s=1, detail={"rows": [checked]}),),
+    }
 
 
 def report(

@@ -42,6 +42,8 @@ REPORTS = {
     "no samples": sample.report(
         sample.measurement().model_copy(update={"samples_ms": (), "sample_times_s": (), "sample_processes": ()})
     ),
+    "taught": sample.report(**sample.taught()),
+    "taught by hostile names": sample.report(hostile=sample.HOSTILE, **sample.taught(sample.HOSTILE)),
     "nothing": sample.report(
         budget=Budget(), student=None, artifacts=(), accuracy=Accuracy(), parity=(), stages=(), warnings=(), data={}
     ),
@@ -313,3 +315,20 @@ def test_units_are_shown_one_by_one():
     for shown in (page, console.file.getvalue()):
         assert "pi@rack-3" in shown
         assert "pi@rack-4" in shown
+
+
+def test_what_distilling_and_rounding_did_stands_in_both_forms():
+    report = REPORTS["taught"]
+    stream = io.StringIO()
+    print_report(report, Console(file=stream, width=200))
+    shown, page = stream.getvalue(), render_html(report)
+    for text in (shown, page):
+        assert "kept: the student from scratch" in text
+        assert "QAT was run: --qat always" in text
+        assert "not better, not kept" in text
+        assert "hinton alone" in text
+        assert "Student distilled (not kept)" in text
+    assert "6 more slices lost less" in shown
+    assert page.count("<tr><td>class ") == 20
+    assert "dropped: latency_p90_ms 2.5 is over 2" in page and ">no</td>" in page
+    assert "Where accuracy goes: layer by layer" in page
