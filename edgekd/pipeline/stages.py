@@ -128,8 +128,10 @@ class StageRunner:
                 torch.save(model.state_dict(), temporary)
             record = record.model_copy(update={"weights_sha256": hash_file(path)})
             self.run.finish(name, self.hash(inputs), record, [path])
-        else:
-            self._restore(name, model)
+            # Training leaves another memory layout, and with it other roundings. What follows goes on from the very
+            # model that a resumed run finds, so that both end bit for bit alike.
+            model = build()
+        self._restore(name, model)
         detail = record.model_dump(include={"validation_accuracy", "epochs", "steps", "parameters"})
         self.note(name, {**detail, **record.detail}, record.wall_s, record.cpu_s)
         return model, record
