@@ -10,7 +10,8 @@ from torch import nn
 
 from edgekd.core.statistics import student_t
 from edgekd.errors import ConfigurationError
-from edgekd.pipeline.teaching import Design, Teaching
+from edgekd.pipeline.teaching import Teaching
+from edgekd.pipeline.teaching_parts import Design
 from edgekd.records import Ablation, AblationRow, Distillation, Hard, Objective
 from edgekd.train.calibration import expected_calibration_error
 from edgekd.train.examples import correct, examples_of, logits_of

@@ -15,7 +15,8 @@ from edgekd.pipeline.console import Progress
 from edgekd.pipeline.distill_evaluation import Distilled, evaluate_distillation
 from edgekd.pipeline.settings import with_task_schedules
 from edgekd.pipeline.stages import Unkept
-from edgekd.pipeline.teaching import Design, Given, Teaching
+from edgekd.pipeline.teaching import Teaching
+from edgekd.pipeline.teaching_parts import Design, Given
 from edgekd.pipeline.tune import Choice, Chosen, choice_of, choose, require_tuner
 from edgekd.records import Distillation, Recipe
 from edgekd.tasks import Task, load_task

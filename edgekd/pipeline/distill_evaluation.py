@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.core.statistics import paired_difference_interval
-from edgekd.pipeline.comparison import poor_teacher, slice_masks, verdict_on
+from edgekd.pipeline.distillation_verdict import poor_teacher, slice_masks, verdict_on
 from edgekd.pipeline.stages import TrainedModel
 from edgekd.pipeline.teaching import Teaching
 from edgekd.pipeline.tune import Chosen

@@ -18,7 +18,7 @@ from edgekd.core.slices import slice_accuracies
 from edgekd.core.spread import evenly
 from edgekd.nn.quantized.model import QuantizedModel
 from edgekd.nn.students import Student, example_input
-from edgekd.pipeline.comparison import slice_masks
+from edgekd.pipeline.distillation_verdict import slice_masks
 from edgekd.pipeline.search import Selected
 from edgekd.pipeline.stages import StageRunner, TrainedModel, cpu_seconds
 from edgekd.pipeline.teaching import Teaching

@@ -11,14 +11,15 @@ from edgekd.core.architecture import operator_list
 from edgekd.core.statistics import paired_difference_interval
 from edgekd.nn.students import Student, example_input
 from edgekd.pipeline.ablation import ablate
-from edgekd.pipeline.comparison import poor_teacher, verdict_on
 from edgekd.pipeline.console import Progress
+from edgekd.pipeline.distillation_verdict import poor_teacher, verdict_on
 from edgekd.pipeline.evaluation import Evaluated, build_files, evaluate, write_test_inputs
 from edgekd.pipeline.prepare import Prepared
 from edgekd.pipeline.quantizing import Allowance, FloatModel, Rounded, quantize_float
 from edgekd.pipeline.search import Selected, Selection
 from edgekd.pipeline.stages import StageRunner, TrainedModel
-from edgekd.pipeline.teaching import Design, Given, Teaching
+from edgekd.pipeline.teaching import Teaching
+from edgekd.pipeline.teaching_parts import Design, Given
 from edgekd.pipeline.tune import Chosen, choice_of, choose
 from edgekd.records import Ablation, Candidate, Distillation, DistillationReport, QuantizationReport, Training
 from edgekd.store import RunDirectory

@@ -5,21 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgekd.core.architecture import Architecture, operator_list
-from edgekd.core.spaces import SPACES
+from edgekd.core.architecture import operator_list
 from edgekd.errors import ConfigurationError
 from edgekd.nn.students import Student
 from edgekd.pipeline.stages import Keeper, Made, TrainedModel
+from edgekd.pipeline.teaching_parts import Design, Given, RememberingSetting, Shape, TaskTeacher
 from edgekd.records import Distillation, Recipe, Training
 from edgekd.records.regimes import Regime
 from edgekd.store import hash_file, hash_inputs
@@ -27,88 +25,15 @@ from edgekd.tasks import Development, Split, Task
 from edgekd.train.calibration import Calibrated, expected_calibration_error, fit_scaling
 from edgekd.train.distill import HARD_ONLY, train_model
 from edgekd.train.examples import correct, examples_of, logits_of, resolve_device, threads_for
-from edgekd.train.loop import Checkpointing
 from edgekd.train.objectives import Loss
 from edgekd.train.regimes import REGIME_FUNCTIONS, Setting, for_steps, hide_labels
 from edgekd.train.teachers import load_teacher
-
-Shape = tuple[int, int, int]
 
 TEACHER_STEPS = 600
 """A teacher trained on few labels takes at least so many steps, whatever its epochs come to."""
 
 WITHOUT_FEATURES: frozenset[Regime] = frozenset({"online"})
 """Regimes in which nobody's layers can teach."""
-
-
-@dataclass(frozen=True)
-class Design:
-    """A student's architecture: a space and a choice in each of its dimensions."""
-
-    space: str
-    choices: Mapping[str, Any]
-
-    def architecture(self, task: Task, widening: float = 1.0) -> Architecture:
-        """The network for a task; `widening` takes the first width at least so many times as wide, or the widest."""
-        space, choices = SPACES[self.space], dict(self.choices)
-        if widening > 1:
-            widths = space.dimensions(task.input_shape)["width"]
-            choices["width"] = next((width for width in widths if width >= widening * choices["width"]), widths[-1])
-        return space.architecture(choices, task.input_shape, len(task.classes))
-
-
-@dataclass(frozen=True, eq=False)
-class Given:
-    """What need not be trained again, from runs of the same task, seed and schedule.
-
-    Args:
-        teacher: the trained teacher, which took `teacher_seconds`.
-        scratch: scratch students by what they depend on; those that are trained are put there too.
-        more_teachers: an ensemble's other teachers by seed and input share; likewise.
-        feature_cache: where the teacher's features are kept.
-        checkpoints: a directory in which every training keeps where it stands; a second run goes on from there.
-    """
-
-    teacher: nn.Module | None = None
-    teacher_seconds: float = 0.0
-    scratch: dict[str, tuple[nn.Module, TrainedModel]] = field(default_factory=dict)
-    more_teachers: dict[tuple[int, float], tuple[nn.Module, Shape]] = field(default_factory=dict)
-    feature_cache: Path | None = None
-    checkpoints: Path | None = None
-
-    def checkpoint(self, title: str) -> Checkpointing | None:
-        """Where the training of that title keeps where it stands."""
-        return None if self.checkpoints is None else Checkpointing(self.checkpoints / f"{title}.ckpt")
-
-
-@dataclass(frozen=True, eq=False)
-class TaskTeacher:
-    """A teacher as it teaches (calibrated where the recipe says so), and what it is on the validation split.
-
-    `val_ece` is its calibration error before and after; `identity` changes with what it says.
-    """
-
-    module: nn.Module
-    identity: str
-    seconds: float
-    val_accuracy: float
-    val_ece: tuple[float, float]
-
-
-@dataclass(frozen=True, eq=False)
-class RememberingSetting(Setting):
-    """A setting that asks the teacher about the training split once for all students."""
-
-    memory: dict[str, Tensor] = field(default_factory=dict)
-
-    def teacher_logits(self, split: Split | None = None) -> Tensor:
-        """The teacher's logits (N, K) for a split, the training split by default."""
-        # Only `reverse` trains the teacher further, so that what it said before no longer holds.
-        if split is not None or self.recipe.regime == "reverse":
-            return super().teacher_logits(split)
-        if "train" not in self.memory:
-            self.memory["train"] = super().teacher_logits()
-        return self.memory["train"]
 
 
 class Teaching:

@@ -6,7 +6,7 @@ from digits_task import Quiet, load, recipe
 
 from edgekd.errors import ConfigurationError
 from edgekd.pipeline.distill import distill_task
-from edgekd.pipeline.teaching import Given
+from edgekd.pipeline.teaching_parts import Given
 from edgekd.records import (
     REGIMES,
     Adversarial,
