@@ -24,16 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.quantization.run import RESULTS
-from benchmarks.quantization.zoo import conv_bn, head
+from benchmarks.quantization.zoo_blocks import conv_bn, head
 from edgekd.convert.inference import run_model
 from edgekd.convert.isolated import write_network
 from edgekd.core.spaces import space_named
 from edgekd.core.spread import evenly
+from edgekd.nn.quantized.learned_steps import learn_steps, settle_steps
 from edgekd.nn.quantized.model import QuantizedModel, quantize_model
 from edgekd.nn.quantized.observers import calibrate
 from edgekd.nn.quantized.post_training import post_training_quantize
@@ -42,7 +44,14 @@ from edgekd.tasks import Task, load_task, student_inputs
 
 ROWS = RESULTS / "accuracy.jsonl"
 TEST_INPUTS, CALIBRATION_INPUTS, QAT_STEPS = 2000, 512, 200
-COLUMNS = ("fp32", "calibrated", "ptq", "qat", "ai-edge-quantizer", "onnxruntime")
+COLUMNS = ("fp32", "calibrated", "ptq", "qat", "qat-learned", "kept", "ai-edge-quantizer", "onnxruntime")
+
+PAIRS = (
+    *((column, "fp32") for column in ("ptq", "qat", "qat-learned", "kept", "ai-edge-quantizer", "onnxruntime")),
+    *(("kept", tool) for tool in ("ai-edge-quantizer", "onnxruntime")),
+    *(("ptq", tool) for tool in ("ai-edge-quantizer", "onnxruntime")),
+    ("qat-learned", "qat"),
+)
 
 
 def image_student() -> nn.Module:
@@ -134,6 +143,9 @@ def measure(case: str, seed: int, task: Task) -> dict[str, Any]:
     inputs = torch.from_numpy(student_inputs(task.train.inputs, shape))
     labels = torch.from_numpy(task.train.labels.astype("int64"))
     held_back = torch.from_numpy(student_inputs(task.validation.inputs[evenly(len(task.validation), 512)], shape))
+    decide = evenly(len(task.validation), TEST_INPUTS)
+    deciding_inputs = torch.from_numpy(student_inputs(task.validation.inputs[decide], shape))
+    deciding_labels = torch.from_numpy(task.validation.labels[decide].astype("int64"))
     rows = evenly(len(task.test), TEST_INPUTS)
     test, truth = student_inputs(task.test.inputs[rows], shape), task.test.labels[rows]
     torch.manual_seed(seed)
@@ -160,15 +172,21 @@ def measure(case: str, seed: int, task: Task) -> dict[str, Any]:
         found = post_training_quantize(model, "wi8_ai8", batches, held_back)
         seconds["ptq"] = time.process_time() - started
         write("ptq", found.model)
-        started = time.process_time()
-        trained = quantize_model(model, inputs[:1])
-        trained.load_state_dict(found.model.state_dict())
         with torch.no_grad():
             teacher = torch.cat([model(batch) for batch in torch.split(inputs, 256)])
-        fit(trained, inputs, labels, QAT_STEPS, 5e-4, teacher)
-        trained.freeze()
-        seconds["qat"] = time.process_time() - started
-        write("qat", trained)
+        tried = {"ptq": found.model}
+        for kind in ("qat", "qat-learned"):
+            started = time.process_time()
+            trained = tried[kind] = quantize_model(model, inputs[:1])
+            trained.load_state_dict(found.model.state_dict())
+            if kind == "qat-learned":
+                learn_steps(trained)
+            fit(trained, inputs, labels, QAT_STEPS, 5e-4, teacher)
+            settle_steps(trained)
+            trained.freeze()
+            seconds[kind] = time.process_time() - started
+            write(kind, trained)
+        kept = best_on(tried, deciding_inputs, deciding_labels)
         for tool, source, run in (
             ("ai-edge-quantizer", "fp32.tflite", ai_edge_quantizer),
             ("onnxruntime", "fp32.onnx", onnxruntime_static),
@@ -180,6 +198,7 @@ def measure(case: str, seed: int, task: Task) -> dict[str, Any]:
             kind: float(np.mean(run_model(path, test, kernels(path)).argmax(1) == truth))
             for kind, path in files.items()
         }
+        accuracy["kept.tflite"] = accuracy[f"{kept}.tflite"]
     return {
         "case": case,
         "seed": seed,
@@ -187,11 +206,22 @@ def measure(case: str, seed: int, task: Task) -> dict[str, Any]:
         "test_inputs": len(test),
         "accuracy": accuracy,
         "cpu_s": {kind: round(value, 1) for kind, value in seconds.items()},
+        "kept": kept,
         "observer": found.observer,
         "equalized": found.equalized,
         "bias_corrected": found.bias_corrected,
         "divergence_nats": found.divergence,
     }
+
+
+@torch.no_grad()
+def best_on(models: dict[str, QuantizedModel], inputs: Tensor, labels: Tensor) -> str:
+    """The first of those that get most of these right: what `edgekd quantize` does on the validation split."""
+    right = {
+        name: int((torch.cat([model.eval()(batch) for batch in torch.split(inputs, 256)]).argmax(1) == labels).sum())
+        for name, model in models.items()
+    }
+    return max(right, key=lambda name: right[name])
 
 
 def kernels(path: Path) -> Any:
@@ -202,19 +232,37 @@ def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
 
 
+def value(row: dict[str, Any], column: str) -> float:
+    return 100 * float(row["accuracy"].get(f"{column}.tflite", row["accuracy"].get(column)))
+
+
+def paired(chosen: list[dict[str, Any]], left: str, right: str) -> str:
+    """Mean difference of two columns over the seeds, with its 95 % interval (Student's t over the paired seeds)."""
+    differences = [value(row, left) - value(row, right) for row in chosen]
+    mean = statistics.mean(differences)
+    if len(differences) < 2:
+        return f"{mean:+.2f}"
+    quantile = float(scipy.stats.t.ppf(0.975, len(differences) - 1))
+    half = quantile * statistics.stdev(differences) / len(differences) ** 0.5
+    return f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]"
+
+
 def table() -> None:
-    print("| case | seeds | fp32 | calibrated | PTQ | QAT | ai-edge-quantizer | onnxruntime | QAT - fp32 |")
-    print("|" + " --- |" * 9)
-    for case in CASES:
-        chosen = [row["accuracy"] for row in rows() if row["case"] == case]
-        if not chosen:
-            continue
-        cells = []
-        for column in COLUMNS:
-            values = [row.get(f"{column}.tflite", row.get(column)) for row in chosen]
-            cells.append(f"{100 * statistics.mean(values):.2f}")
-        drop = statistics.mean(row["qat.tflite"] - row["fp32.tflite"] for row in chosen)
-        print(f"| {case} | {len(chosen)} | {' | '.join(cells)} | {100 * drop:+.2f} |")
+    print("| network | seeds | " + " | ".join(COLUMNS) + " |\n|" + " --- |" * (len(COLUMNS) + 2))
+    measured = {case: [row for row in rows() if row["case"] == case] for case in CASES}
+    for case, chosen in measured.items():
+        if chosen:
+            cells = [f"{statistics.mean(value(row, column) for row in chosen):.2f}" for column in COLUMNS]
+            print(f"| {case} | {len(chosen)} | {' | '.join(cells)} |")
+    print(
+        "\n| network | "
+        + " | ".join(f"{left} - {right}" for left, right in PAIRS)
+        + " |\n|"
+        + " --- |" * (1 + len(PAIRS))
+    )
+    for case, chosen in measured.items():
+        if chosen:
+            print(f"| {case} | " + " | ".join(paired(chosen, left, right) for left, right in PAIRS) + " |")
 
 
 def main() -> None:
