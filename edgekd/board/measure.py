@@ -24,12 +24,11 @@ from edgekd.board.method import method_of
 from edgekd.board.provision import RuntimeEnvironment
 from edgekd.board.session import Session
 from edgekd.board.tensorrt import EngineRequest, build_engine, device_of, engine_job
-from edgekd.board.timed_pass import START_ALLOWANCE_S, Progress, TimedPass, Undecided, timed_pass
+from edgekd.board.timed_pass import START_ALLOWANCE_S, Disturbed, Progress, TimedPass, Undecided, timed_pass
 from edgekd.core.board_output import parse_process_memory, printable
 from edgekd.core.statistics import early_stopping_estimate, percentile
 from edgekd.errors import BoardError, ConfigurationError
 from edgekd.records import (
-    Contention,
     DeviceProfile,
     HostParity,
     Measurement,
@@ -66,6 +65,7 @@ def measure(
     reference: RawOutputs | None = None,
     on_progress: Progress | None = None,
     undecided: Undecided | None = None,
+    disturbed: Disturbed | None = None,
 ) -> Measurement:
     """Measure latency, memory, energy where the plan names a meter, and over stored inputs accuracy of a model.
 
@@ -83,6 +83,7 @@ def measure(
         engine: for TensorRT, what the ONNX file is and what to feed it; `inputs` then feeds nothing.
         reference: this machine's raw outputs for the same file and inputs, to compare the board's with.
         on_progress: told in words what goes on.
+        disturbed: given what others took from one process, whether it spoils a verdict, so that another is run for it.
         undecided: given the samples so far in ms, grouped by process, whether a verdict still needs more.
 
     Raises:
@@ -125,7 +126,7 @@ def measure(
     accuracy = _accuracy(agent, common, say) if fed else None
     # What is timed or weighed runs with pinned clocks; what is not needs none.
     pinned = {**common, "pin_clocks": plan.pin_clocks}
-    timed = timed_pass(agent, pinned, plan, undecided, say)
+    timed = timed_pass(agent, pinned, plan, undecided, say, disturbed=disturbed, cpus=before.cpus)
     end_to_end = end_to_end_pass(agent, pinned, plan, say) if inputs is not None else ()
     operators = operator_pass(agent, pinned, say) if plan.runtime != "tflite" else ()
     energy = EnergyResult(None)
@@ -181,14 +182,14 @@ def _record(
     outputs_sha256 = accuracy.outputs_sha256 if accuracy else None
     origin_ns = timed.starts_ns[0]
     samples_ms = tuple(duration / 1e6 for duration in timed.durations_ns)
-    judged = samples_ms[timed.settled :]
+    judged = [sample for group in timed.by_process(without=timed.set_aside) for sample in group]
     p50, p90, p99 = (percentile(judged, percent) for percent in (50, 90, 99))
     judged_from_s = (timed.starts_ns[timed.settled] - origin_ns) / 1e9
     states = tuple(
         throttle_sample(state, evidence.before.state, (state.at_ns - origin_ns) / 1e9) for state in timed.states
     )
     return Measurement(
-        board=_board_name(session, facts),
+        board=board_name(session, facts),
         matches_profile=matching[0],
         mismatch_reason=matching[1],
         runtime=plan.runtime,
@@ -223,7 +224,8 @@ def _record(
         end_to_end_p90_ms=percentile(evidence.end_to_end_ms, 90) if evidence.end_to_end_ms else None,
         per_operator=evidence.operators,
         host_parity=evidence.parity,
-        contention=contention_of(timed, evidence.before.cpus),
+        contention=timed.judged_contention(evidence.before.cpus),
+        disturbed_processes=tuple(sorted(timed.set_aside)),
         states=states,
         throttled=_any_throttled(states, judged_from_s),
         facts={
@@ -244,6 +246,11 @@ def _record(
 
 def _own_notes(evidence: _Evidence, plan: MeasurementPlan) -> list[str]:
     notes = []
+    if aside := evidence.timed.set_aside:
+        notes.append(
+            f"others disturbed {len(aside)} of {len(evidence.timed.shares)} processes: they were made up for and are "
+            "not judged"
+        )
     if plan.container is not None:
         notes.append(f"measured in a container of {plan.container}: of throttling it sees what /sys tells, no firmware")
     if evidence.engine is not None:
@@ -260,25 +267,7 @@ def _own_notes(evidence: _Evidence, plan: MeasurementPlan) -> list[str]:
     return notes
 
 
-def contention_of(timed: TimedPass, cpus: int) -> Contention | None:
-    """What others took from the timed runs; None where the agent told nothing."""
-    lines = timed.contention
-    runs = sum(line.runs for line in lines)
-    if not runs:
-        return None
-    waited, ran = sum(line.waited_ns for line in lines), sum(line.ran_ns for line in lines)
-    faults = sum(line.major_faults for line in lines)
-    stolen = sum(line.stolen_ns for line in lines) / max(1, timed.timed_ns * max(cpus, 1))
-    return Contention(
-        preempted_share=min(1.0, sum(line.preempted for line in lines) / runs),
-        waited_share=waited / (waited + ran) if waited + ran else 0.0,
-        stolen_share=min(1.0, stolen),
-        major_faults=faults,
-        swapped=faults > 0 and any(line.swapped_pages for line in lines),
-    )
-
-
-def _board_name(session: Session, facts: dict[str, Any]) -> str:
+def board_name(session: Session, facts: dict[str, Any]) -> str:
     """What the board is called in reports: its model where it tells one, and how it was reached."""
     kind = facts["device_tree_model"] or facts["cpu"] or facts["machine"]
     return f"{session.name} ({kind})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -57,17 +57,30 @@ def measure_command(
         Path | None,
         typer.Option(help=".npz with float32 `inputs` (N, C, H, W) and optional `labels`. Default: random inputs."),
     ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OTHER",
+            help="Another model file, or a run: time the two in turn, a fresh process each, and tell which is faster.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure any model file on a board: latency, memory, and accuracy where labelled inputs are given.
 
-    With --profile its default budget is judged too; without, nothing is, and the exit code is 0.
+    With --profile its default budget is judged too; without, nothing is, and the exit code is 0. With --compare only
+    latency is measured, of both: exit code 0 where it is decided which is faster, else 6.
 
     Examples:
         edgekd measure model.tflite --board pi@raspberrypi.local
 
         edgekd measure model.onnx --board local --threads 2 --plan quick --json
+
+        edgekd measure runs/latest/student.tflite --compare runs/latest/student_fp32.tflite --board pi@raspberrypi.local
     """
+    if compare is not None:
+        _compare(model, compare, options, profile, inputs, as_json)
     from edgekd.pipeline.deploy import measure_file
 
     with ConsoleProgress() as progress:
@@ -79,3 +92,20 @@ def measure_command(
 
         print_measurement(measured.measurement, measured.verdicts, Console())
     raise typer.Exit(measured.exit_code)
+
+
+def _compare(
+    first: Path, second: Path, options: BoardOptions, profile: str | None, inputs: Path | None, as_json: bool
+) -> NoReturn:
+    from edgekd.cli.comparison import print_comparison
+    from edgekd.pipeline.comparison import compare_files
+
+    if profile is not None:
+        raise typer.BadParameter("--compare judges no budget: leave --profile out", param_hint="--profile")
+    with ConsoleProgress() as progress:
+        found = compare_files(first, second, options, inputs, progress=progress)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        print_comparison(found, Console())
+    raise typer.Exit(found.exit_code)

@@ -14,7 +14,7 @@ from edgekd.core.statistics import (
     percentile,
     percentile_interval,
 )
-from edgekd.records import LATENCY_PERCENTILES, Basis, Budget, Measurement
+from edgekd.records import LATENCY_PERCENTILES, Basis, Budget, Contention, Measurement
 
 MIB = 2**20
 LEAST_SUSTAINED_SECONDS = 600.0
@@ -56,18 +56,18 @@ def measured_evidence(name: str, budget: Budget, measurement: Measurement) -> Ev
             estimate = f"MLPerf's early-stopping estimate {measurement.early_stopping_p90_ms:.4g} ms"
             found = replace(found, note=f"{found.note}; {estimate}")
         if not found.blocked:
-            found = replace(found, blocked=_disturbed(name, measurement))
+            declared = measurement.plan.background == "declared"
+            found = replace(found, blocked="" if declared else disturbance(name, measurement.contention))
     return found if isinstance(found, str) else _in_the_mode_asked_for(found, budget, measurement)
 
 
-def _disturbed(name: str, measurement: Measurement) -> str:
+def disturbance(name: str, found: Contention | None) -> str:
     """Why others' work on the board forbids a judgement of a latency or of throughput; "" where it does not.
 
     A percentile stands as long as fewer runs were interrupted than lie beyond it: so many could all be slow ones. A
     mean has no such shelter: others may take at most a tenth of the time.
     """
-    found = measurement.contention
-    if found is None or measurement.plan.background == "declared":
+    if found is None:
         return ""
     if found.swapped:
         return "the board swapped while measuring: free memory there"
@@ -87,7 +87,7 @@ def samples_by_process(measurement: Measurement) -> list[list[float]]:
     groups: dict[int, list[float]] = {}
     rows = zip(measurement.samples_ms, measurement.sample_times_s, measurement.sample_processes, strict=True)
     for sample, at_s, process in rows:
-        if at_s < measurement.judged_from_s:
+        if at_s < measurement.judged_from_s or process in measurement.disturbed_processes:
             continue
         groups.setdefault(process, []).append(sample)
     return list(groups.values())

@@ -17,12 +17,13 @@ from edgekd.board.open import open_session
 from edgekd.board.out_of_memory import OutOfMemoryError
 from edgekd.board.prepare import prepare, under_circumstances
 from edgekd.board.tensorrt import COMPARED_INPUTS, EngineInputs, EngineRequest, write_inputs
+from edgekd.core.evidence import disturbance
 from edgekd.core.spread import evenly
 from edgekd.core.verdicts import undecided
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.measuring import BoardOptions, plan_for
 from edgekd.pipeline.reporting import utc_text
-from edgekd.records import Budget, DeviceProfile, Measurement, Scheme
+from edgekd.records import LATENCY_PERCENTILES, Budget, Contention, DeviceProfile, Measurement, Scheme
 from edgekd.records.base import MeasuredRuntime
 from edgekd.records.board import KnownBoard
 from edgekd.store import hash_file
@@ -133,6 +134,7 @@ def _measured(
                 reference=reference,
                 on_progress=progress.update,
                 undecided=_undecided(budget),
+                disturbed=_disturbed(budget) if plan.background == "none" else None,
             )
         except OutOfMemoryError as error:
             if profile is None or prepared.emulated or budget.peak_memory_mib is None:
@@ -161,3 +163,9 @@ def _engine_request(subject: Subject, sent: _Sent, folder: str) -> EngineRequest
 
 def _undecided(budget: Budget) -> Callable[[Sequence[Sequence[float]]], bool]:
     return lambda samples: undecided(budget, samples)
+
+
+def _disturbed(budget: Budget) -> Callable[[Contention], bool]:
+    """Whether what others took from a process forbids a verdict that the budget asks for."""
+    timed = [name for name in budget.constraints() if name in LATENCY_PERCENTILES or name == "fps"]
+    return lambda contention: any(disturbance(name, contention) for name in timed)

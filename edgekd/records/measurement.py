@@ -124,9 +124,9 @@ class Measurement(Record):
     process `sample_processes[i]`. At most 20,000 samples are kept, every `sample_stride`-th in order, the stride
     fixed before the run; percentiles are computed over the kept samples. `peak_rss_bytes` is the whole process
     (VmHWM), `peak_memory_bytes` the same less the RSS right after the runtime's import: the constraint's value.
-    `facts` maps "before" and "after" to the board's state. Only samples from `judged_from_s` on are judged, and the
-    percentiles are theirs. `end_to_end_ms` are times from a stored input to the predicted class, from a pass of their
-    own; `per_operator` too.
+    `facts` maps "before" and "after" to the board's state. Only samples from `judged_from_s` on are judged, and none
+    of `disturbed_processes`; percentiles and `contention` are theirs. `end_to_end_ms` are times from a stored input to
+    the predicted class, from a pass of their own; `per_operator` too.
     """
 
     board: str
@@ -156,6 +156,7 @@ class Measurement(Record):
     power: PowerTrace | None = None
     early_stopping_p90_ms: NonNegative | None = Field(default=None, description="MLPerf's bound on p90 at 99 %")
     judged_from_s: float = 0.0
+    disturbed_processes: tuple[int, ...] = Field(default=(), description="set aside: others kept them from running")
     deadline_misses: int | None = Field(default=None, description="of `runs`, where inputs arrived at a rate")
     end_to_end_ms: tuple[float, ...] = ()
     end_to_end_p50_ms: NonNegative | None = None

@@ -147,3 +147,29 @@ def test_power_at_the_command_line(tmp_path):
     assert power["grade"] == "D"
     assert power["mean_w"] == pytest.approx(2.5, rel=0.01)
     assert power["problems"] == []
+
+
+def test_disturbed_processes_are_made_up_for_and_set_aside():
+    asked = []
+
+    def disturbed(found):
+        asked.append(found)
+        return len(asked) <= 2
+
+    result = measured(short_plan("tflite", min_seconds=0.4, max_seconds=4.0), disturbed=disturbed)
+    assert result.disturbed_processes == (0, 1)
+    assert set(result.sample_processes) == {0, 1, 2, 3}
+    quiet = [
+        sample
+        for sample, process in zip(result.samples_ms, result.sample_processes, strict=True)
+        if process not in result.disturbed_processes
+    ]
+    assert result.latency_p90_ms == pytest.approx(float(np.percentile(quiet, 90)))
+    assert any("2 of 4 processes" in note for note in result.notes)
+
+
+def test_where_nothing_is_undisturbed_in_time_all_is_judged():
+    result = measured(short_plan("tflite", min_seconds=0.4, max_seconds=1.2), disturbed=lambda found: True)
+    assert result.disturbed_processes == ()
+    assert len(set(result.sample_processes)) > 2
+    assert result.facts["method"]["timed_seconds"] < 4.0

@@ -17,9 +17,8 @@ from edgekd.board.agent.timing import time_paced_chunk
 from edgekd.board.agent_lines import ContentionLine, MeterLine, OutputsLine, PowerLine, WindowLine
 from edgekd.board.energy_pass import _Heard
 from edgekd.board.extra_passes import RawOutputs, compare_outputs
-from edgekd.board.measure import contention_of
 from edgekd.board.power.external import clock_shift, parse_readings
-from edgekd.board.timed_pass import TimedPass
+from edgekd.board.timed_pass import contention_of
 from edgekd.errors import BoardError, ConfigurationError
 from edgekd.pipeline.measuring import MeasuringOptions, plan_for
 
@@ -29,19 +28,18 @@ def contention(**values):
 
 
 def test_contention_is_summed_over_processes():
-    timed = TimedPass(timed_ns=10**9)
-    assert contention_of(timed, 4) is None
-    timed.contention = [contention(ran_ns=600, waited_ns=100, preempted=5), contention(ran_ns=200, waited_ns=100)]
-    found = contention_of(timed, 4)
+    assert contention_of([], 10**9, 4) is None
+    lines = [contention(ran_ns=600, waited_ns=100, preempted=5), contention(ran_ns=200, waited_ns=100)]
+    found = contention_of(lines, 10**9, 4)
     assert found.preempted_share == 5 / 2000
     assert found.waited_share == 0.2
     assert not found.swapped
-    timed.contention.append(contention(major_faults=3, preempted=10**6))
-    assert not contention_of(timed, 4).swapped
-    assert contention_of(timed, 4).preempted_share == 1.0
-    timed.contention.append(contention(swapped_pages=7, stolen_ns=2 * 10**9))
-    assert contention_of(timed, 4).swapped
-    assert contention_of(timed, 4).stolen_share == 0.5
+    lines.append(contention(major_faults=3, preempted=10**6))
+    assert not contention_of(lines, 10**9, 4).swapped
+    assert contention_of(lines, 10**9, 4).preempted_share == 1.0
+    lines.append(contention(swapped_pages=7, stolen_ns=2 * 10**9))
+    assert contention_of(lines, 10**9, 4).swapped
+    assert contention_of(lines, 10**9, 4).stolen_share == 0.5
 
 
 def lines(values, rows, part=100):
