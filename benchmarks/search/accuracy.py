@@ -1,31 +1,44 @@
-"""Is the search worth its time? Halving against the ladder, a uniform width multiplier and random search.
+"""Is the search worth its time? Against a uniform width multiplier, random search and the ladder of sizes.
 
-All four get the same task, teacher, budget (p90 on a profile) and as nearly as can be the same training steps:
-`pool` short runs of halving cost about as much as `grow` whole runs of the others. The width multiplier is the middle
-student of the space at every width that fits; random search trains random students that fit, to the end. Each then
-keeps its best student by validation accuracy, and the test split judges that one. One row a (task, budget, seed,
-method) is appended to accuracy.jsonl; a row that is there is not run again.
+All get the same task, teacher, budget (p90 on a profile calibrated on this machine) and as nearly as can be the same
+training steps: `--runs` whole training runs. The search spends them on three short runs for every two whole ones that
+the others have left, as `edgekd fit --search halving` does: it is the same code. The width multiplier is the middle
+student of the space at the widths that fit, largest first (of the cheapest one where no middle one fits); random
+search trains random students that fit. Each then keeps its best student by validation accuracy, and the test split
+judges that one. One row a (task, budget, seed, method) is appended to accuracy.jsonl; a row that is there is not run
+again. `--measure` then times every chosen student here with random weights and writes the medians into the rows.
 
+    edgekd calibrate --profile host --board local --out /tmp/here.toml
     python benchmarks/search/accuracy.py --profile /tmp/here.toml --task watch-gestures --seeds 3
+    python benchmarks/search/accuracy.py --profile /tmp/here.toml --measure
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 from edgekd.core.architecture import operator_list
+from edgekd.core.calibration import level_of
 from edgekd.core.propose import candidate_of, excesses, fits, needed
-from edgekd.core.search import Search, halving_schedules, survivors
+from edgekd.core.sampled_students import SampledStudent
+from edgekd.core.search import Search
 from edgekd.core.spaces import SPACES, every_choice, space_named
 from edgekd.load import load_profile
 from edgekd.nn.students import Student
+from edgekd.pipeline.board_timing import BoardAddress, timer_on, write_random_files
+from edgekd.pipeline.calibration_rounds import write_student
+from edgekd.pipeline.search import FINALISTS, Selection
 from edgekd.pipeline.settings import with_task_schedules
 from edgekd.records import Budget, Candidate, Recipe, Training
 from edgekd.tasks import Task, load_task
@@ -33,9 +46,23 @@ from edgekd.train.distill import HARD_ONLY, teacher_pass, train_model
 from edgekd.train.examples import correct, examples_of, logits_of
 
 ROWS = Path(__file__).with_name("accuracy.jsonl")
-METHODS = ("halving", "ladder", "width", "random")
+METHODS = ("search", "width", "random", "ladder")
 SHARES = {"tight": 0.1, "loose": 0.6}
 CPU = torch.device("cpu")
+SHORT_FOR_ONE = 3
+"""Short runs that cost as much as a whole one."""
+
+
+@functools.cache
+def taught(task_name: str, seed: int) -> tuple[Task, torch.nn.Module, torch.Tensor]:
+    """The task, and the teacher of a seed with its logits: the same for every method and budget."""
+    task = load_task(task_name, {})
+    torch.manual_seed(seed)
+    teacher, how = task.teacher.build(), {"seed": seed, "device": CPU, "on_progress": lambda line: None}
+    if task.teacher.training is not None:
+        data = task.development()
+        train_model(teacher, data, task.input_shape, HARD_ONLY, task.teacher.training, title="teacher", **how)
+    return task, teacher, teacher_pass(teacher, task.development(), task.input_shape, CPU)
 
 
 class Bench:
@@ -47,13 +74,7 @@ class Bench:
         self.space = space_named(task.default_space)
         self.data = task.development()
         self.how = {"seed": seed, "device": CPU, "on_progress": lambda line: None}
-        torch.manual_seed(seed)
-        self.teacher = task.teacher.build()
-        if recipe.teacher is not None:
-            train_model(
-                self.teacher, self.data, task.input_shape, HARD_ONLY, recipe.teacher, title="teacher", **self.how
-            )
-        self.logits = teacher_pass(self.teacher, self.data, task.input_shape, CPU)
+        _, self.teacher, self.logits = taught(task.name, seed)
         self.steps = 0
         self.work = 0.0
 
@@ -106,18 +127,25 @@ def best_of(bench: Bench, candidates: list[Candidate]) -> tuple[Candidate, float
     return max(found, key=lambda one: one[1])
 
 
-def halving(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
-    search, pool = bench.search(), 3 * runs
-    schedules = halving_schedules(bench.recipe.distill.training, 3)
-    first = search.ask((pool + 1) // 2)
-    for candidate in first:
-        search.tell(candidate, bench.train(candidate, schedules[0])[0])
-    for candidate in search.ask(pool - len(first)):
-        search.tell(candidate, bench.train(candidate, schedules[0])[0])
-    alive = [one.candidate for one in search.best(survivors(len(search.scored)))]
-    scores = [bench.train(candidate, schedules[1])[0] for candidate in alive]
-    order = sorted(range(len(alive)), key=lambda index: -scores[index])
-    return best_of(bench, [alive[index] for index in order[: survivors(len(alive))]])
+def search(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
+    """`edgekd fit --search halving`: its own selection, with so many short runs that the steps are equal."""
+    scores: dict[int, float] = {}
+    validation = examples_of(bench.task.validation, bench.task.input_shape)
+
+    def distil(name: str, candidate: Candidate, schedule: Training) -> tuple[Student, object]:
+        score, student = bench.train(candidate, schedule)
+        scores[id(student)] = score
+        return student, None
+
+    def judge(student: Student, candidate: Candidate) -> tuple[bool, ...]:
+        inputs = examples_of(bench.task.validation, student.architecture.input_shape).inputs
+        return tuple(correct(logits_of(student, inputs, CPU), validation.labels).tolist())
+
+    quiet = SimpleNamespace(stage=lambda *a: None, update=lambda *a: None, remark=lambda *a: None)
+    names = "{}-{}".format
+    selection = Selection(distil, judge, names, bench.recipe.distill.training, quiet, quiet)
+    selected = selection.halving(bench.search(), max(2, SHORT_FOR_ONE * (runs - FINALISTS)))
+    return selected.candidate, scores[id(selected.student)], selected.student
 
 
 def ladder(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
@@ -150,7 +178,7 @@ def random_search(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
 
 
 RUN: dict[str, Callable[[Bench, int], tuple[Candidate, float, Student]]] = {
-    "halving": halving,
+    "search": search,
     "ladder": ladder,
     "width": width,
     "random": random_search,
@@ -169,55 +197,98 @@ def limit_of(task: Task, profile_name: str, share: float) -> float:
     return ends[int(share * (len(ends) - 1))]
 
 
+def row_of(task: Task, recipe: Recipe, options: argparse.Namespace, budget: str, seed: int, method: str) -> dict:
+    """Run one method and judge what it keeps."""
+    limit = limit_of(task, options.profile, SHARES[budget])
+    bench = Bench(task, recipe, Budget(latency_p90_ms=limit), options.profile, seed)
+    began = time.process_time()
+    candidate, validation, student = RUN[method](bench, options.runs)
+    assert max(excesses(candidate, bench.budget.constraints()).values()) <= 1
+    predicted = candidate.predicted["latency_p90_ms"]
+    return {
+        "task": task.name,
+        "budget": budget,
+        "limit_p90_ms": limit,
+        "seed": seed,
+        "method": method,
+        "epochs": recipe.distill.training.epochs,
+        "runs": options.runs,
+        "validation": validation,
+        "test": bench.test(student),
+        "candidate": candidate.label,
+        "choices": dict(candidate.choices),
+        "space": candidate.space,
+        "macs": candidate.macs,
+        "predicted_p90_ms": predicted.value,
+        "steps": bench.steps,
+        "training_tmacs": bench.work / 1e12,
+        "cpu_s": time.process_time() - began,
+    }
+
+
+def measured(rows: list[dict], profile_name: str) -> list[dict]:
+    """The rows with the median latency of each chosen student, from interleaved rounds here with random weights."""
+    from edgekd.cli.console import ConsoleProgress
+
+    students: dict[str, SampledStudent] = {}
+    for row in rows:
+        task = load_task(row["task"], {})
+        key = f"{row['task']} {row['candidate']}"
+        students[key] = SampledStudent(row["space"], task.input_shape, row["choices"], len(task.classes))
+    profile = load_profile(profile_name)
+    with (
+        ConsoleProgress() as progress,
+        tempfile.TemporaryDirectory() as folder,
+        timer_on(BoardAddress("local"), profile, "tflite", progress) as timer,
+    ):
+        wanted = {
+            f"student-{index}.tflite": partial(write_student, one, "wi8_ai8")
+            for index, one in enumerate(students.values())
+        }
+        files = write_random_files(wanted, Path(folder), progress)
+        remote = timer.put({name: path for name, (path, _) in files.items()}, "benchmark-accuracy")
+        rounds: list[list[float]] = [[] for _ in files]
+        for _ in range(5):
+            for index, (name, (_, sha256)) in enumerate(files.items()):
+                rounds[index].append(timer.time(f"{remote}/{name}", sha256, 0.25).quiet_ms)
+    levels = dict(zip(students, (level_of(one)[0] for one in rounds), strict=True))
+    return [{**row, "measured_p50_ms": levels[f"{row['task']} {row['candidate']}"]} for row in rows]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", required=True)
     parser.add_argument("--task", default="watch-gestures")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=int, default=4, help="whole training runs that each method may spend")
+    parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--epochs", type=int, help="in place of the task's own, for a smoke run")
+    parser.add_argument("--rows", type=Path, default=ROWS)
+    parser.add_argument("--measure", action="store_true", help="time the students of all rows; train nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    known = [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+    known = [json.loads(line) for line in options.rows.read_text().splitlines()] if options.rows.exists() else []
+    if options.measure:
+        timed = measured(known, options.profile)
+        options.rows.write_text("".join(json.dumps(row) + "\n" for row in timed))
+        return
     task = load_task(options.task, {})
     recipe = with_task_schedules(Recipe(), task)
     if options.epochs:
         training = recipe.distill.training.model_copy(update={"epochs": options.epochs})
         recipe = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"training": training})})
+    fields = ("task", "budget", "seed", "method", "epochs", "runs")
+    done = {tuple(row[name] for name in fields) for row in known}
     for seed in range(options.seeds):
-        for name, share in SHARES.items():
-            limit = limit_of(task, options.profile, share)
-            for method in METHODS:
-                epochs = recipe.distill.training.epochs
-                key = (task.name, name, seed, method, epochs, options.runs)
-                if key in {
-                    tuple(row[k] for k in ("task", "budget", "seed", "method", "epochs", "runs")) for row in known
-                }:
+        for budget in SHARES:
+            for method in options.methods.split(","):
+                key = (task.name, budget, seed, method, recipe.distill.training.epochs, options.runs)
+                if key in done:
                     continue
-                bench = Bench(task, recipe, Budget(latency_p90_ms=limit), options.profile, seed)
-                began = time.process_time()
-                candidate, validation, student = RUN[method](bench, options.runs)
-                assert max(excesses(candidate, bench.budget.constraints()).values()) <= 1
-                row = {
-                    "task": task.name,
-                    "budget": name,
-                    "limit_p90_ms": limit,
-                    "seed": seed,
-                    "method": method,
-                    "epochs": epochs,
-                    "runs": options.runs,
-                    "validation": validation,
-                    "test": bench.test(student),
-                    "candidate": candidate.label,
-                    "macs": candidate.macs,
-                    "steps": bench.steps,
-                    "training_tmacs": bench.work / 1e12,
-                    "cpu_s": time.process_time() - began,
-                }
-                known.append(row)
-                with ROWS.open("a") as stream:
+                row = row_of(task, recipe, options, budget, seed, method)
+                with options.rows.open("a") as stream:
                     stream.write(json.dumps(row) + "\n")
-                sys.stdout.write(f"{key}: validation {validation:.4f}, test {row['test']:.4f}, {row['cpu_s']:.0f} s\n")
+                sys.stdout.write(f"{key}: test {row['test']:.4f}, {row['cpu_s']:.0f} s, {row['candidate']}\n")
                 sys.stdout.flush()
 
 

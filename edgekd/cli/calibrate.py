@@ -24,6 +24,17 @@ def calibrate_command(
     runtime: Annotated[
         Literal["tflite", "onnx"] | None, typer.Option(help="Default: the profile's.", show_default=False)
     ] = None,
+    scheme: Annotated[
+        Literal["wi8_ai8", "fp32"], typer.Option(help="Number types of the students; another scheme is another run.")
+    ] = "wi8_ai8",
+    power: Annotated[
+        str,
+        typer.Option(
+            metavar="METER",
+            help="Read energy too, as in `edgekd deploy --power`: auto, a meter, external:COMMAND or replay:FILE. "
+            "Adds about four minutes.",
+        ),
+    ] = "none",
     out: Annotated[
         Path | None, typer.Option(help="The new profile's file. Default: NAME-calibrated.toml here.")
     ] = None,
@@ -45,6 +56,10 @@ def calibrate_command(
         edgekd calibrate --profile rpi4 --board pi@raspberrypi.local
 
         edgekd calibrate --profile host --board local --minutes 3 --out my-machine.toml
+
+        edgekd calibrate --profile my-machine.toml --board local --scheme fp32 --out my-machine.toml --overwrite
+
+        edgekd calibrate --profile jetson-orin-nano --board nano@orin --power ina3221
     """
     from edgekd.pipeline.settings import require_fit_extra
 
@@ -62,6 +77,8 @@ def calibrate_command(
         students,
         seed,
         overwrite,
+        scheme,
+        power,
     )
     with ConsoleProgress() as progress:
         calibration = calibrate(options, progress)
@@ -73,16 +90,16 @@ def calibrate_command(
 
 def _print(calibration: Calibration, console: Console) -> None:
     model = calibration.latency_model
-    table = Table("Held-out student", "Measured ms", "Predicted ms", "Interval", "Error", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = Table("Measured ms", "Predicted ms", "Interval", "Error", "Held-out student", box=None, pad_edge=False)
+    for column in table.columns[:4]:
+        column.justify, column.no_wrap = "right", True
     for row in sorted(model.held_out, key=lambda row: row.measured_ms):
         table.add_row(
-            escape(row.label),
             f"{row.measured_ms:.4g}",
             f"{row.predicted_ms:.4g}",
             f"{row.low_ms:.3g} to {row.high_ms:.3g}{'' if row.covered else ' (missed)'}",
             f"{100 * (row.predicted_ms / row.measured_ms - 1):+.1f} %",
+            escape(row.label),
         )
     console.print(table)
     console.print(
@@ -93,6 +110,14 @@ def _print(calibration: Calibration, console: Console) -> None:
         f"{100 * (model.interval_coverage or 0):.0f} % of {len(model.held_out)} students",
         soft_wrap=True,
     )
+    energy = calibration.energy_model
+    if energy is not None:
+        console.print(
+            f"energy, gross: {energy.watts:.3g} W while running, {energy.samples} students read by "
+            f"{escape(energy.meter)} (grade {energy.grade}); each predicted from the others with error "
+            f"{energy.held_out_mape_percent or 0:.1f} % (MAPE)",
+            soft_wrap=True,
+        )
     for note in calibration.notes:
         console.print(f"note: {escape(note)}", soft_wrap=True)
     console.print(

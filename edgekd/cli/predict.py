@@ -50,7 +50,11 @@ def _print(prediction: Prediction, console: Console) -> None:
         costs.add_row("median latency", f"{prediction.latency_ms:.4g} ms", f"{sure}, {prediction.provenance}")
     else:
         costs.add_row("median latency", "unknown", "")
-    costs.add_row("energy", "unknown" if prediction.energy_mj is None else f"{prediction.energy_mj:.4g} mJ", "")
+    if prediction.energy_mj is not None and prediction.energy_interval_mj is not None:
+        low, high = prediction.energy_interval_mj
+        costs.add_row("energy", f"{prediction.energy_mj:.4g} mJ", f"90 % interval {low:.4g} to {high:.4g}, gross")
+    else:
+        costs.add_row("energy", "not measured", "")
     low, high = prediction.peak_memory_interval_mib
     costs.add_row("peak memory", f"{prediction.peak_memory_mib:.3g} MiB", f"90 % interval {low:.3g} to {high:.3g}")
     costs.add_row("file size", f"{prediction.file_size_kib:.4g} KiB", "the file's own")

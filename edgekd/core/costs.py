@@ -6,11 +6,13 @@ benchmarks/data: `host_litert_memory.csv` for memory; see each function for the 
 
 from __future__ import annotations
 
+from edgekd.core.energy_model import JUDGED_GRADES, energy_model_for, predict_energy
+from edgekd.core.latency_model import latency_model_for as latency_model_for
 from edgekd.core.latency_model import predict
 from edgekd.core.operators import BYTES_PER_ELEMENT, OperatorList
 from edgekd.core.statistics import CONFIDENCE
 from edgekd.errors import ConfigurationError
-from edgekd.records import LATENCY_PERCENTILES, Budget, DeviceProfile, Estimate, Format, LatencyModel, RuntimeName
+from edgekd.records import LATENCY_PERCENTILES, Budget, DeviceProfile, Estimate, Format, RuntimeName
 
 MIB, KIB = 2**20, 2**10
 
@@ -52,8 +54,8 @@ def predict_costs(
     Latency intervals are stated at 95 %, the confidence budgets are judged at: widened only later, the upper end of a
     smaller network could lie above that of a larger one.
 
-    Latencies and fps are absent where the profile has no latency model of that runtime and scheme. Energy and power
-    are always absent: nothing is known of them before measuring.
+    Latencies and fps are absent where the profile has no latency model of that runtime and scheme; energy where it has
+    no energy model from a meter that a verdict may rest on. Power is always absent.
 
     Raises:
         ConfigurationError: the latency model has no cost for one of the operators.
@@ -68,26 +70,14 @@ def predict_costs(
                 costs[name] = at_percentile(median, percentile)
         if budget.fps is not None:
             costs["fps"] = frames_per_second(median)
+    energy = energy_model_for(profile, scheme, runtime)
+    if budget.energy_mj is not None and energy is not None and energy.grade in JUDGED_GRADES:
+        predicted = predict_energy(profile, operators, scheme, runtime, CONFIDENCE)
+        if predicted is not None:
+            costs["energy_mj"] = predicted
     costs["peak_memory_mib"] = peak_memory(operators, scheme, runtime)
     costs["file_size_kib"] = file_size(operators, scheme, "tflite" if runtime == "tflite" else "onnx")
     return costs
-
-
-def latency_model_for(profile: DeviceProfile, scheme: str, runtime: RuntimeName | None = None) -> LatencyModel | None:
-    """The profile's latency model for that scheme and runtime at its own threads, or None.
-
-    A measured model comes before a published one and that before a prior.
-    """
-    wanted = runtime or profile.operating_point.runtime
-    order = ("measured", "published", "prior")
-    fitting = [
-        model
-        for model in profile.latency_models
-        if model.runtime == wanted
-        and model.scheme == scheme
-        and model.threads in (None, profile.operating_point.threads)
-    ]
-    return min(fitting, key=lambda model: order.index(model.provenance), default=None)
 
 
 def at_percentile(median: Estimate, percentile: int) -> Estimate:

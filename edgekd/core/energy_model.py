@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekd.core.costs import latency_model_for
 from edgekd.core.energy import LEAST_WINDOWS
-from edgekd.core.latency_model import predict
+from edgekd.core.latency_model import latency_model_for, predict
 from edgekd.core.latency_transfer import Carried, carried_model, carry
 from edgekd.core.operators import OperatorList
 from edgekd.records import DeviceProfile, EnergyModel, EnergyReading, Estimate, LatencyModel, RuntimeName
+
+JUDGED_GRADES = ("A", "B")
+"""Meters that a budget's verdict may rest on."""
 
 LEAST_READINGS = 4
 """Students whose energy a model needs: a level and how far students lie from it."""

@@ -64,6 +64,11 @@ def _seen_by_kernels(operators: OperatorList, operator: Operator, tile: int) -> 
     return found | ({"panels": positions * tiles / 1e3} if operator.kind in MATRIX_KINDS else {})
 
 
+def wide_depthwise(operator: Operator) -> bool:
+    """Whether a depthwise kernel has more taps than any fast kernel is written for."""
+    return operator.kind == "depthwise" and operator.biases > 0 and operator.weights / operator.biases > TAP_TIERS[-1]
+
+
 def fitted_features(operators: OperatorList, scheme: str, tile: int | None) -> dict[str, float]:
     """The cost features a model of that tile is fitted to: few enough for thirty measurements."""
     values = cost_features(operators, scheme, tile)

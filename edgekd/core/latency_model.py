@@ -13,7 +13,7 @@ from edgekd.core.latency_features import COST_OF, cost_features
 from edgekd.core.latency_interval import interval
 from edgekd.core.operators import Operator, OperatorList
 from edgekd.errors import ConfigurationError
-from edgekd.records import Estimate, LatencyModel
+from edgekd.records import DeviceProfile, Estimate, LatencyModel, RuntimeName
 
 
 def predict(model: LatencyModel, operators: OperatorList, confidence: float | None = None) -> Estimate:
@@ -75,3 +75,20 @@ def _price(model: LatencyModel, feature: str) -> float:
             f"add it to [latency_models.costs] in the profile"
         )
     return float(getattr(cost, COST_OF[quantity]))
+
+
+def latency_model_for(profile: DeviceProfile, scheme: str, runtime: RuntimeName | None = None) -> LatencyModel | None:
+    """The profile's latency model for that scheme and runtime at its own threads, or None.
+
+    A measured model comes before a published one and that before a prior.
+    """
+    wanted = runtime or profile.operating_point.runtime
+    order = ("measured", "published", "prior")
+    fitting = [
+        model
+        for model in profile.latency_models
+        if model.runtime == wanted
+        and model.scheme == scheme
+        and model.threads in (None, profile.operating_point.threads)
+    ]
+    return min(fitting, key=lambda model: order.index(model.provenance), default=None)

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgekd.board.agent_client import Agent, facts_line
 from edgekd.board.deploy import deploy_files
+from edgekd.board.energy_pass import energy_pass
 from edgekd.board.facts import matches_profile, parse_facts, throttle_sample
 from edgekd.board.lock import BoardLock
 from edgekd.board.open import open_session
@@ -20,10 +21,11 @@ from edgekd.core.calibration import quiet_median
 from edgekd.core.statistics import percentile
 from edgekd.errors import ConfigurationError
 from edgekd.pipeline.console import Progress
-from edgekd.records import DeviceProfile, MeasurementPlan, RuntimeName
+from edgekd.records import DeviceProfile, MeasurementPlan, PowerTrace, RuntimeName
 from edgekd.store import hash_file
 
 RANDOM_SEED = 0
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class BoardTimer:
     agent: Agent
     threads: int
     facts: dict[str, Any]
+    profile: DeviceProfile
 
     def put(self, files: Mapping[str, Path], key: str) -> str:
         """Send files (name → path) into one folder there; returns it."""
@@ -80,15 +83,7 @@ class BoardTimer:
             warmup_seconds=warmup_seconds,
             max_seconds=max(10.0, 4 * seconds),
         )
-        common = {
-            "runtime": self.environment.runtime,
-            "model": remote,
-            "model_sha256": sha256,
-            "threads": self.threads,
-            "inputs": None,
-            "seed": RANDOM_SEED,
-        }
-        timed = timed_pass(self.agent, common, plan, None, _ignored)
+        timed = timed_pass(self.agent, self._common(remote, sha256), plan, None, _ignored)
         samples = [duration / 1e6 for duration in timed.durations_ns]
         states = [throttle_sample(state, timed.states[0], 0.0) for state in timed.states]
         return Timing(
@@ -97,6 +92,38 @@ class BoardTimer:
             quiet_ms=quiet_median(samples),
             throttled=any(state.throttled is True for state in states),
         )
+
+    def energy(self, remote: str, sha256: str, meter: str, window_seconds: float, say: Say) -> PowerTrace | None:
+        """Read the power of one file at work; None where `meter` is `auto` and the board has none.
+
+        Raises:
+            BoardError: the meter asked for is not there or fails, or the board failed.
+        """
+        plan = MeasurementPlan(
+            name="quick",
+            runtime=self.environment.runtime,
+            threads=self.threads,
+            min_runs=1,
+            min_seconds=1.0,
+            max_seconds=1.0,
+            meter=meter,
+            energy_windows=1,
+            energy_window_seconds=window_seconds,
+            energy_lead_seconds=min(1.0, window_seconds / 5),
+        )
+        cpus = int(self.facts.get("cpus") or 0)
+        return energy_pass(self.agent, self._common(remote, sha256), plan, self.profile, cpus, say).power
+
+    def _common(self, remote: str, sha256: str) -> dict[str, Any]:
+        """What every pass over a file is told."""
+        return {
+            "runtime": self.environment.runtime,
+            "model": remote,
+            "model_sha256": sha256,
+            "threads": self.threads,
+            "inputs": None,
+            "seed": RANDOM_SEED,
+        }
 
 
 def _ignored(message: str) -> None:
@@ -126,7 +153,7 @@ def timer_on(
                 f"{reason}. What one kind of board takes is never kept under another's name: give the board's own "
                 f"profile (`edgekd profile list`, or a TOML file of yours)"
             )
-        yield BoardTimer(session, environment, agent, profile.operating_point.threads, facts)
+        yield BoardTimer(session, environment, agent, profile.operating_point.threads, facts, profile)
 
 
 def write_random_files(

@@ -9,15 +9,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekd.board.energy_pass import check_meter
+from edgekd.core.architecture import operator_list
 from edgekd.core.calibration import calibrated_model, sample_levels
 from edgekd.core.costs import latency_model_for
-from edgekd.core.sampled_students import sampled_students
+from edgekd.core.energy_model import LEAST_READINGS, fit_energy_model
+from edgekd.core.sampled_students import SampledStudent, sampled_students
 from edgekd.errors import ConfigurationError
 from edgekd.load import dump_toml, load_profile, shipped_profiles
 from edgekd.pipeline.board_timing import BoardAddress, BoardTimer, timer_on
-from edgekd.pipeline.calibration_rounds import CalibratedScheme, KeptRounds, Measuring
+from edgekd.pipeline.calibration_rounds import (
+    ENERGY_WINDOW_SECONDS,
+    CalibratedScheme,
+    KeptRounds,
+    Measuring,
+    read_energy,
+)
 from edgekd.pipeline.console import Progress
-from edgekd.records import Calibration, DeviceProfile, LatencyModel, RuntimeName, SampleLevel
+from edgekd.records import Calibration, DeviceProfile, EnergyModel, LatencyModel, RuntimeName, SampleLevel
 from edgekd.store import write_text
 
 
@@ -34,6 +43,8 @@ class CalibrateOptions:
     seed: int = 0
     overwrite: bool = False
     scheme: CalibratedScheme = "wi8_ai8"
+    power: str = "none"
+    energy_window_seconds: float = ENERGY_WINDOW_SECONDS
 
 
 def calibrate(options: CalibrateOptions, progress: Progress) -> Calibration:
@@ -48,12 +59,15 @@ def calibrate(options: CalibrateOptions, progress: Progress) -> Calibration:
     profile = load_profile(options.profile)
     runtime = options.runtime or profile.operating_point.runtime
     out = output_path(profile, options)
+    check_meter(options.power)
     students = sampled_students(options.students, options.seed)
     started = time.monotonic()
     with timer_on(options.address, profile, runtime, progress) as timer:
         kept = KeptRounds.open(out, students, timer, options.scheme)
         measured = Measuring(timer, students, options.scheme, kept, started + 60 * options.minutes, progress)
         measured.run(out.with_name(f".{out.stem}.students"), f"calibrate-{kept.key[:16]}")
+        if options.power != "none":
+            read_energy(measured, kept, options.power, options.energy_window_seconds, progress)
         board, version = _board_name(timer), timer.environment.runtime_version
     levels = sample_levels(students, kept.rounds)
     progress.stage("fit", f"{sum(level.role != 'excluded' for level in levels)} students")
@@ -71,11 +85,27 @@ def calibrate(options: CalibrateOptions, progress: Progress) -> Calibration:
         excluded=sum(level.role == "excluded" for level in levels),
         samples=levels,
         latency_model=model,
+        energy_model=_energy_model(model, students, kept, progress),
+        energy=tuple(kept.energy),
         notes=tuple(_notes(timer, levels)),
     )
     _write(profile, calibration, out, plot)
     kept.remove()
     return calibration
+
+
+def _energy_model(
+    latency: LatencyModel, students: Sequence[SampledStudent], kept: KeptRounds, progress: Progress
+) -> EnergyModel | None:
+    usable = [one for one in kept.energy if not one.problems]
+    if not kept.energy:
+        return None
+    if len(usable) < LEAST_READINGS:
+        reasons = "; ".join(sorted({problem for one in kept.energy for problem in one.problems}))
+        progress.warn(f"energy: only {len(usable)} students could be read, {LEAST_READINGS} are needed: {reasons}")
+        return None
+    lists = [operator_list(students[one.student].architecture()) for one in usable]
+    return fit_energy_model(latency, lists, usable)
 
 
 def output_path(profile: DeviceProfile, options: CalibrateOptions) -> Path:
@@ -154,6 +184,14 @@ def _write(profile: DeviceProfile, calibration: Calibration, out: Path, plot: Pa
         )
     )
     update = {"name": name, "aliases": (), "latency_models": (model, *others)}
+    energy = calibration.energy_model
+    # An energy model rests on its latency model: without a new reading the old one's scale would be of another fit.
+    kept = tuple(
+        one
+        for one in profile.energy_models
+        if (one.runtime, one.scheme, one.threads) != (model.runtime, model.scheme, model.threads)
+    )
+    update["energy_models"] = (*((energy,) if energy else ()), *kept)
     calibrated = profile.model_copy(update=update)
     write_text(plot, calibration_svg(model, f"{name}: {model.runtime}, {model.scheme}"))
     write_text(out, dump_toml(calibrated))

@@ -12,10 +12,11 @@ from typing import Literal
 from pydantic import ValidationError
 
 from edgekd.core.calibration import LEAST_STUDENTS, level_of
+from edgekd.core.energy_model import hindrances
 from edgekd.core.sampled_students import SampledStudent
 from edgekd.pipeline.board_timing import BoardTimer, write_random_files
 from edgekd.pipeline.console import Progress
-from edgekd.records import TimedRound
+from edgekd.records import EnergyReading, TimedRound
 from edgekd.store import hash_inputs, write_text
 
 CalibratedScheme = Literal["wi8_ai8", "fp32"]
@@ -25,13 +26,15 @@ DOUBT_TO_REMEASURE = 0.03
 """Where a student's fastest two rounds lie further apart than this, it is measured again."""
 
 FURTHER_ROUNDS = 3
+ENERGY_STUDENTS = 8
+ENERGY_WINDOW_SECONDS = 10.0
 
 
 class KeptRounds:
     """The rounds measured so far, one JSON line each, so that an interrupted calibration loses none."""
 
-    def __init__(self, path: Path, key: str, rounds: list[TimedRound]) -> None:
-        self.path, self.key, self.rounds = path, key, rounds
+    def __init__(self, path: Path, key: str, rounds: list[TimedRound], energy: list[EnergyReading]) -> None:
+        self.path, self.key, self.rounds, self.energy = path, key, rounds, energy
 
     @classmethod
     def open(
@@ -47,18 +50,22 @@ class KeptRounds:
             scheme=scheme,
         )
         path = out.with_name(f".{out.stem}.rounds.jsonl")
-        rounds: list[TimedRound] = []
+        found: list[TimedRound | EnergyReading] = []
         if path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
             if lines and lines[0] == key:
-                rounds = list(_whole_rounds(lines[1:]))
-        kept = cls(path, key, rounds)
-        write_text(path, "\n".join([key, *(one.model_dump_json() for one in rounds)]) + "\n")
+                found = list(_whole_lines(lines[1:]))
+        rounds = [one for one in found if isinstance(one, TimedRound)]
+        kept = cls(path, key, rounds, [one for one in found if isinstance(one, EnergyReading)])
+        write_text(path, "\n".join([key, *(one.model_dump_json() for one in found)]) + "\n")
         return kept
 
-    def add(self, one: TimedRound) -> None:
-        """Keep one more round."""
-        self.rounds.append(one)
+    def add(self, one: TimedRound | EnergyReading) -> None:
+        """Keep one more round, or a student's energy."""
+        if isinstance(one, TimedRound):
+            self.rounds.append(one)
+        else:
+            self.energy.append(one)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(one.model_dump_json() + "\n")
 
@@ -75,11 +82,12 @@ class KeptRounds:
         self.path.unlink(missing_ok=True)
 
 
-def _whole_rounds(lines: Iterable[str]) -> Iterable[TimedRound]:
+def _whole_lines(lines: Iterable[str]) -> Iterable[TimedRound | EnergyReading]:
     for line in lines:
         try:
-            yield TimedRound.model_validate(json.loads(line))
-        except (ValueError, ValidationError):
+            found = json.loads(line)
+            yield (EnergyReading if "energy_mj" in found else TimedRound).model_validate(found)
+        except (ValueError, TypeError, ValidationError):
             # The last line of a calibration that was killed may be cut short.
             return
 
@@ -177,6 +185,35 @@ class Measuring:
                 if not rounds or level_of(rounds)[1] > DOUBT_TO_REMEASURE:
                     self.remeasured.add(student)
                     self._once(student, number, 0)
+
+
+def read_energy(measuring: Measuring, kept: KeptRounds, meter: str, window_seconds: float, progress: Progress) -> None:
+    """Read the power of the first students at work, those that differ most; what was read before stays.
+
+    Raises:
+        BoardError: the meter asked for is not there or fails.
+    """
+    count = min(ENERGY_STUDENTS, len(measuring.models))
+    progress.stage("energy", f"{count} students, {meter}: about {count * (2 * window_seconds + 5) / 60:.0f} min")
+    read = {one.student for one in kept.energy}
+    for student in range(count):
+        if student in read:
+            continue
+        power = measuring.timer.energy(*measuring.models[student], meter, window_seconds, progress.update)
+        if power is None:
+            progress.warn("no power meter was found on the board: energy was not measured")
+            return
+        kept.add(
+            EnergyReading(
+                student=student,
+                energy_mj=power.energy_mj,
+                mean_w=power.mean_w,
+                meter=power.meter,
+                rail=power.rail,
+                grade=power.grade,
+                problems=hindrances(power.problems),
+            )
+        )
 
 
 def write_student(student: SampledStudent, scheme: CalibratedScheme, path: Path) -> None:

@@ -9,6 +9,8 @@ from edgekd.convert.graph import read_graph
 from edgekd.convert.operators import operators_of
 from edgekd.convert.typed import typed_nodes
 from edgekd.core.costs import KIB, latency_model_for, peak_memory
+from edgekd.core.energy_model import predict_energy
+from edgekd.core.latency_features import TAP_TIERS, wide_depthwise
 from edgekd.core.latency_model import operator_latencies_ms, predict
 from edgekd.core.operators import BYTES_PER_ELEMENT
 from edgekd.errors import ConfigurationError
@@ -36,7 +38,15 @@ def predict_file(path: Path, profile_name: str) -> Prediction:
     bytes_as = scheme if scheme in BYTES_PER_ELEMENT else "fp32"
     memory = peak_memory(operators, bytes_as, runtime)
     model = latency_model_for(profile, scheme, runtime)
+    energy = predict_energy(profile, operators, scheme, runtime)
     notes = _notes(profile, model, scheme, runtime)
+    if energy is None:
+        notes.append(f"energy is not measured: `edgekd calibrate --profile {profile.name} --power METER` reads it")
+    if any(wide_depthwise(operator) for operator in operators.operators):
+        notes.append(
+            f"depthwise kernels of over {TAP_TIERS[-1]} taps: int8 runtimes may leave their fast kernels there, and "
+            "take ten times what is predicted"
+        )
     latency = predict(model, operators) if model is not None else None
     shares_ms = operator_latencies_ms(model, operators) if model is not None else [None] * len(operators.operators)
     per_operator = tuple(
@@ -62,7 +72,10 @@ def predict_file(path: Path, profile_name: str) -> Prediction:
         latency_ms=latency.value if latency is not None else None,
         interval_ms=(latency.low, latency.high) if latency is not None else None,
         overhead_ms=model.overhead_ms if model is not None else None,
-        energy_mj=None,
+        energy_mj=energy.value if energy is not None else None,
+        energy_interval_mj=(energy.low, energy.high) if energy is not None else None,
+        energy="predicted" if energy is not None else "not_measured",
+        energy_source=energy.source if energy is not None else "",
         peak_memory_mib=memory.value,
         peak_memory_interval_mib=(memory.low, memory.high),
         file_size_kib=path.stat().st_size / KIB,
@@ -86,7 +99,6 @@ def _notes(profile: DeviceProfile, model: LatencyModel | None, scheme: str, runt
             f"the latency model is a {model.provenance}, not measured on a board of this kind: "
             f"`edgekd calibrate --profile {profile.name} --board HOST` narrows the interval"
         )
-    found.append("energy is not predicted: the profile has no energy model")
     return found
 
 
