@@ -98,7 +98,7 @@ def _compare(
     first: Path, second: Path, options: BoardOptions, profile: str | None, inputs: Path | None, as_json: bool
 ) -> NoReturn:
     from edgekd.cli.comparison import print_comparison
-    from edgekd.pipeline.comparison import compare_files
+    from edgekd.pipeline.side_by_side import compare_files
 
     if profile is not None:
         raise typer.BadParameter("--compare judges no budget: leave --profile out", param_hint="--profile")
