@@ -33,6 +33,18 @@ def _duplicates(case: Case) -> Iterator[Finding]:
         seen.setdefault(key, name)
 
 
+def _unread_constants(case: Case) -> Iterator[Finding]:
+    """Weights that no operator reads: the float ones of before, left in a file of integers."""
+    if not case.claims_integers:
+        return
+    read = {name for node in case.graph.nodes for name in node.inputs} | set(case.graph.outputs)
+    for name, tensor in case.graph.tensors.items():
+        if tensor.data is None or name in read or tensor.data.nbytes < _SMALLEST_DUPLICATE:
+            continue
+        if tensor.dtype.startswith("float"):
+            yield Finding(node=name, problem=f"{tensor.data.nbytes} bytes of {tensor.dtype} that no operator reads")
+
+
 def _stray_transposes(case: Case) -> Iterator[Finding]:
     """Transposes whose effects cancel, with nothing between them that cares about the order of the axes."""
     readers = case.graph.readers()
@@ -104,4 +116,4 @@ def _clips_integers(graph: Graph, node: GraphNode) -> bool:
     return graph.format == "onnx" and graph.tensors[node.inputs[0]].dtype in ("uint8", "int8")
 
 
-STRUCTURE_RULES = (_duplicates, _stray_transposes, _unfused_activations)
+STRUCTURE_RULES = (_duplicates, _unread_constants, _stray_transposes, _unfused_activations)

@@ -178,6 +178,20 @@ def test_metadata_of_another_scheme(honest, tmp_path):
     assert named(problems(honest, tmp_path), "metadata says fp16") == ["metadata"]
 
 
+def test_a_hash_that_does_not_match(images):
+    path, entry = images.paths["onnx", "wi8_ai8"], images.artifacts["onnx", "wi8_ai8"]
+    assert audit_file(path, "wi8_ai8", sha256=entry.sha256).honest
+    audit = audit_file(path, "wi8_ai8", sha256="0" * 64)
+    assert not audit.honest and audit.findings[0].node == "file"
+
+
+def test_float_weights_left_beside_the_integers(images, honest, tmp_path):
+    original = max(onnx.load(images.paths["onnx", "fp32"]).graph.initializer, key=lambda entry: len(entry.raw_data))
+    original.name = "left_over"
+    honest.graph.initializer.append(original)
+    assert named(problems(honest, tmp_path), "that no operator reads") == ["left_over"]
+
+
 def test_a_float_file_is_honest_as_float(converted):
     audit = audit_file(converted.paths["onnx", "fp32"], "fp32")
     assert audit.honest and not audit.findings
@@ -213,3 +227,13 @@ def test_onnxruntimes_static_files_are_honest(converted, tmp_path, per_channel, 
     assert not audit.findings and audit.found_scheme == "wi8_ai8"
     expected = operators_of(read_graph(converted.paths["onnx", "wi8_ai8"]))
     assert operators_of(read_graph(path)).macs == expected.macs
+
+
+@pytest.mark.parametrize("weights", [quantization.QuantType.QInt8, quantization.QuantType.QUInt8])
+def test_onnxruntimes_dynamic_files_are_honest_as_what_they_are(converted, tmp_path, weights):
+    source = onnx.load(converted.paths["onnx", "fp32"])
+    del source.metadata_props[:]
+    onnx.save(source, tmp_path / "float.onnx")
+    quantization.quantize_dynamic(str(tmp_path / "float.onnx"), str(tmp_path / "dynamic.onnx"), weight_type=weights)
+    audit = audit_file(tmp_path / "dynamic.onnx", "wi8")
+    assert audit.honest and not audit.findings and audit.found_scheme == "wi8"

@@ -151,6 +151,14 @@ def test_float_weights(honest, tmp_path):
     assert named(problems(honest, tmp_path), "weights are stored in float32")
 
 
+def test_float_weights_left_beside_the_integers(images, honest, tmp_path):
+    source = Surgery(images.paths["tflite", "fp32"])
+    weight = max((source.data(operator.inputs[1]) for operator in source.operators("CONV_2D")), key=np.size)
+    left = honest.add_tensor(0, shape=list(weight.shape), quantization=None)
+    honest.set_data(left, weight, FLOAT32)
+    assert named(problems(honest, tmp_path), "that no operator reads") == [honest.tensor(left).name]
+
+
 def test_metadata_of_another_scheme(images, tmp_path):
     audit = audit_file(images.paths["tflite", "wi8_ai8"], "fp32")
     assert not audit.honest
@@ -169,14 +177,24 @@ def test_a_float_file_is_honest_as_float(converted):
     assert audit.honest and not audit.findings
 
 
-def test_another_tools_int8_file_is_honest(images, tmp_path):
-    quantizer = pytest.importorskip("ai_edge_quantizer.quantizer")
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        ("static_wi8_ai8", "wi8_ai8"),
+        ("static_wi8_ai16", "wi8_ai16"),
+        ("dynamic_wi8_afp32", "wi8"),
+        ("weight_only_wi8_afp32", "wi8"),
+    ],
+)
+def test_ai_edge_quantizers_files_are_honest(images, tmp_path, name, scheme):
+    tool = pytest.importorskip("ai_edge_quantizer.quantizer")
     recipe = pytest.importorskip("ai_edge_quantizer.recipe")
-    quantizing = quantizer.Quantizer(str(images.paths["tflite", "fp32"]))
-    quantizing.load_quantization_recipe(recipe.static_wi8_ai8())
+    source = Surgery(images.paths["tflite", "fp32"])
+    source.model.metadata = None
+    quantizing = tool.Quantizer(str(source.save(tmp_path / "float.tflite")), getattr(recipe, name)())
     batches = [{"input": images.inputs[index : index + 1].permute(0, 2, 3, 1).numpy()} for index in range(8)]
+    found = quantizing.calibrate({"serving_default": batches}) if quantizing.need_calibration else None
     path = tmp_path / "theirs.tflite"
-    quantizing.quantize(quantizing.calibrate({"serving_default": batches})).export_model(str(path))
-    audit = audit_file(path, "wi8_ai8")
-    assert [finding for finding in audit.findings if "metadata" not in finding.node] == []
-    assert audit.found_scheme == "wi8_ai8"
+    path.write_bytes(quantizing.quantize(found).quantized_model)
+    audit = audit_file(path, scheme)
+    assert audit.honest and not audit.findings and audit.found_scheme == scheme
