@@ -48,6 +48,13 @@ def distill_command(
     checkpoints: Annotated[
         Path | None, typer.Option(help="Keep where each training stands in this directory, and go on from there.")
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Go on from a deployed student, a run of fit or weights of --save, with the regime continual.",
+        ),
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the student's weights (a torch state dict) here.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +73,7 @@ def distill_command(
     from edgekd.pipeline.settings import require_fit_extra
     from edgekd.pipeline.teaching_flags import TeachingFlags
 
-    flags = TeachingFlags(objective, regime, labels, teacher, tune_minutes, tune_search)
+    flags = TeachingFlags(objective, regime, labels, teacher, tune_minutes, tune_search, start)
     resolved = resolve_distillation(recipe, task, seed, flags)
     require_fit_extra()
     with ConsoleProgress() as progress:
@@ -91,17 +98,18 @@ def distill_command(
 
 def _show(result: Distilled) -> None:
     typer.echo(f"{result.task}, {result.regime}, {' + '.join(result.objectives)}, seed {result.seed}")
+    if result.metric != "accuracy":
+        typer.echo(f"figures are {result.metric}: {result.better} is better")
     typer.echo(f"{'':12}{'test':>8}{'validation':>12}{'ECE':>8}")
     for name, test, validation, ece in (
         ("teacher", result.teacher_accuracy, result.teacher_val_accuracy, result.teacher_ece),
         ("scratch", result.scratch_accuracy, result.scratch_val_accuracy, result.scratch_ece),
         ("distilled", result.accuracy, result.val_accuracy, result.ece),
     ):
-        typer.echo(f"{name:12}{test:8.4f}{validation:12.4f}{ece:8.4f}")
+        typer.echo(f"{name:12}{test:8.4f}{validation:12.4f}" + ("" if ece is None else f"{ece:8.4f}"))
     low, high = result.gain_interval
-    gain = result.accuracy - result.scratch_accuracy
-    typer.echo(f"gain over scratch on the test split: {gain:+.4f} [{low:+.4f}, {high:+.4f}]")
-    typer.echo(f"agreement with the teacher: {result.agreement:.4f}")
+    typer.echo(f"gain over scratch on the test split: {result.gain:+.4f} [{low:+.4f}, {high:+.4f}]")
+    typer.echo(f"agreement with the teacher: {result.agreement:.4f} ({result.agreement_measure})")
     typer.echo(f"{result.steps} steps, {result.seconds:.1f} s, {result.params} parameters")
     for name, value in result.notes.items():
         typer.echo(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")

@@ -14,7 +14,8 @@ from edgekd.pipeline.teaching import Teaching
 from edgekd.pipeline.teaching_parts import Design
 from edgekd.records import Ablation, AblationRow, Distillation, Hard, Objective
 from edgekd.train.calibration import expected_calibration_error
-from edgekd.train.examples import correct, examples_of, logits_of
+from edgekd.train.examples import examples_of, logits_of
+from edgekd.train.metrics import CLOSENESS
 
 
 def variants(objectives: Sequence[Objective]) -> dict[str, tuple[Objective, ...]]:
@@ -41,8 +42,8 @@ class _Trial:
     accuracy: float
     scratch_accuracy: float
     agreement: float
-    ece: float
-    scratch_ece: float
+    ece: float | None
+    scratch_ece: float | None
     seconds: float
     scratch_seconds: float
 
@@ -80,7 +81,7 @@ def ablate(teaching: Teaching, design: Design, distill: Distillation, seeds: int
             [trial.scratch_accuracy for trial in combined],
             [0.0] * seeds,
             agreement=None,
-            ece=statistics.mean(trial.scratch_ece for trial in combined),
+            ece=_mean([trial.scratch_ece for trial in combined]),
             seconds=statistics.mean(trial.scratch_seconds for trial in combined),
         )
     ]
@@ -90,9 +91,9 @@ def ablate(teaching: Teaching, design: Design, distill: Distillation, seeds: int
                 name,
                 tuple(objective.kind for objective in wanted[name]),
                 [trial.accuracy for trial in trials],
-                [trial.accuracy - trial.scratch_accuracy for trial in trials],
+                [test.metric.of_score(trial.accuracy - trial.scratch_accuracy) for trial in trials],
                 agreement=statistics.mean(trial.agreement for trial in trials),
-                ece=statistics.mean(trial.ece for trial in trials),
+                ece=_mean([trial.ece for trial in trials]),
                 seconds=statistics.mean(trial.seconds for trial in trials),
             )
         )
@@ -104,15 +105,22 @@ class _Test:
 
     def __init__(self, teaching: Teaching, design: Design) -> None:
         task, self.device = teaching.task, teaching.device
-        self.examples = examples_of(task.test, design.architecture(task).input_shape)
+        self.examples = examples_of(task.test, design.architecture(task).input_shape, metric=task.metric)
+        self.metric = self.examples.metric
         inputs = examples_of(task.test, task.input_shape).inputs
-        self.teacher = logits_of(teaching.teacher.module.to(self.device), inputs, self.device).argmax(1)
+        self.teacher = logits_of(teaching.teacher.module.to(self.device), inputs, self.device)
 
-    def measured(self, model: nn.Module) -> tuple[float, float, float]:
-        """Accuracy, agreement with the teacher, and calibration error."""
+    def measured(self, model: nn.Module) -> tuple[float, float, float | None]:
+        """The task's metric, agreement with the teacher, and calibration error where there is one."""
         logits, labels = logits_of(model.to(self.device), self.examples.inputs, self.device), self.examples.labels
-        right, agreed = correct(logits, labels), logits.argmax(1) == self.teacher
-        return float(right.float().mean()), float(agreed.float().mean()), expected_calibration_error(logits, labels)
+        _, closeness = CLOSENESS[self.examples.outputs]
+        ece = None if self.examples.outputs == "regression" else expected_calibration_error(logits, labels)
+        return self.metric.value(logits, labels), closeness(logits, self.teacher), ece
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
 
 
 def _trial(teaching: Teaching, design: Design, distill: Distillation, seed: int, name: str, test: _Test) -> _Trial:
@@ -131,7 +139,7 @@ def _row(
     gains: Sequence[float],
     *,
     agreement: float | None,
-    ece: float,
+    ece: float | None,
     seconds: float,
 ) -> AblationRow:
     return AblationRow(

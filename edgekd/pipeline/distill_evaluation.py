@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgekd.core.statistics import paired_difference_interval
 from edgekd.pipeline.distillation_verdict import poor_teacher, slice_masks, verdict_on
 from edgekd.pipeline.stages import TrainedModel
 from edgekd.pipeline.teaching import Teaching
@@ -17,7 +16,8 @@ from edgekd.pipeline.tune import Chosen
 from edgekd.records import Recipe, Record, Tried
 from edgekd.tasks import Task, student_inputs
 from edgekd.train.calibration import expected_calibration_error
-from edgekd.train.examples import correct, examples_of, logits_of
+from edgekd.train.examples import examples_of, labels_of, logits_of
+from edgekd.train.metrics import CLOSENESS, Metric, gain_interval
 from edgekd.train.regimes import Note, Setting
 from edgekd.train.regimes.adversarial import robust_accuracy
 
@@ -25,6 +25,9 @@ from edgekd.train.regimes.adversarial import robust_accuracy
 class Distilled(Record):
     """What `edgekd distill` prints. Accuracies are fractions; those without `val_` are of the test split.
 
+    Where the outputs are independent labels or values, every `accuracy` is the figure that `metric` names, and `better`
+    says which way it goes; gains are positive where the student is better, either way. `agreement` is the closeness to
+    the teacher that `agreement_measure` names. Values have no calibration error: their `ece` is null.
     `scratch_accuracy` is of the same student on the same labels for the same number of steps, from the labels alone.
     `steps` are the kept student's own, `total_steps` those of every student and assistant trained. `verdict` compares
     distilled with scratch on the validation split, `gain_interval` on the test split (95 %, paired); `recommended` is
@@ -43,11 +46,11 @@ class Distilled(Record):
     teacher_accuracy: float
     teacher_val_accuracy: float
     agreement: float
-    ece: float
-    scratch_ece: float
-    teacher_ece: float
-    teacher_val_ece_before: float
-    teacher_val_ece_after: float
+    ece: float | None
+    scratch_ece: float | None
+    teacher_ece: float | None
+    teacher_val_ece_before: float | None
+    teacher_val_ece_after: float | None
     gain_interval: tuple[float, float]
     val_gain_interval: tuple[float, float]
     verdict: str
@@ -66,6 +69,14 @@ class Distilled(Record):
     warnings: tuple[str, ...]
     chosen_because: str | None = None
     tried: tuple[Tried, ...] = ()
+    metric: str = "accuracy"
+    better: Literal["higher", "lower"] = "higher"
+    agreement_measure: str = "share of inputs given the same class"
+
+    @property
+    def gain(self) -> float:
+        """How much better the distilled student is than the one from scratch, on the test split."""
+        return (self.accuracy - self.scratch_accuracy) * (1 if self.better == "higher" else -1)
 
 
 def evaluate_distillation(
@@ -84,15 +95,16 @@ def evaluate_distillation(
     validations = {
         name: _logits(model, task.validation.inputs, shapes[name], setting) for name, model in models.items()
     }
-    test, validation = torch.from_numpy(task.test.labels), torch.from_numpy(task.validation.labels)
-    right = {name: correct(logits, test) for name, logits in tests.items()}
-    right_val = {name: correct(logits, validation) for name, logits in validations.items()}
-    accuracy, val_accuracy = ({name: _mean(found) for name, found in which.items()} for which in (right, right_val))
-    ece = {name: expected_calibration_error(logits, test) for name, logits in tests.items()}
-    val_gain = paired_difference_interval(right_val["student"].tolist(), right_val["scratch"].tolist())
-    if poor := poor_teacher(val_accuracy["teacher"], val_accuracy["scratch"]):
+    test, validation, metric = labels_of(task.test), labels_of(task.validation), setting.metric
+    accuracy = {name: metric.value(outputs, test) for name, outputs in tests.items()}
+    val_accuracy = {name: metric.value(outputs, validation) for name, outputs in validations.items()}
+    calibrated = task.outputs != "regression"
+    ece = {name: expected_calibration_error(logits, test) if calibrated else None for name, logits in tests.items()}
+    val_gain = gain_interval(metric, validations["student"], validations["scratch"], validation)
+    if poor := poor_teacher(val_accuracy["teacher"], val_accuracy["scratch"], metric):
         warnings = (*warnings, poor)
-    slices = _slices(task, right)
+    slices = _slices(task, metric, tests)
+    measure, closeness = CLOSENESS[task.outputs]
     return Distilled(
         task=task.name,
         regime=recipe.distill.regime,
@@ -104,15 +116,15 @@ def evaluate_distillation(
         scratch_val_accuracy=val_accuracy["scratch"],
         teacher_accuracy=accuracy["teacher"],
         teacher_val_accuracy=val_accuracy["teacher"],
-        agreement=_mean(tests["student"].argmax(1) == tests["teacher"].argmax(1)),
+        agreement=closeness(tests["student"], tests["teacher"]),
         ece=ece["student"],
         scratch_ece=ece["scratch"],
         teacher_ece=ece["teacher"],
         teacher_val_ece_before=teacher.val_ece[0],
         teacher_val_ece_after=teacher.val_ece[1],
-        gain_interval=paired_difference_interval(right["student"].tolist(), right["scratch"].tolist()),
+        gain_interval=gain_interval(metric, tests["student"], tests["scratch"], test),
         val_gain_interval=val_gain,
-        verdict=verdict_on(val_gain),
+        verdict=verdict_on(val_gain, recipe.distill),
         seconds=student.wall_s,
         scratch_seconds=scratch.wall_s,
         teacher_seconds=teacher.seconds,
@@ -128,6 +140,9 @@ def evaluate_distillation(
         warnings=warnings,
         chosen_because=None if chosen is None else chosen.reason,
         tried=() if chosen is None else chosen.tried,
+        metric=metric.name,
+        better=metric.better,
+        agreement_measure=measure,
     )
 
 
@@ -148,19 +163,22 @@ def _logits(model: nn.Module, inputs: np.ndarray, shape: tuple[int, int, int], s
     return logits_of(model.to(setting.device), seen, setting.device)
 
 
-def _slices(task: Task, right: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
-    """Accuracy by class and by the task's own slices, of student, scratch and teacher, on the test split."""
+def _slices(task: Task, metric: Metric, tests: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    """The metric by the task's own slices and by class, label or value, of all three on the test split."""
     found: dict[str, dict[str, float]] = {}
     for name, mask in slice_masks(task).items():
-        if not mask.any():
-            continue
-        rows = torch.from_numpy(np.ascontiguousarray(mask))
-        inside = {who: flags[rows] for who, flags in right.items()}
-        low, high = paired_difference_interval(inside["student"].tolist(), inside["scratch"].tolist())
-        found[name] = {who: _mean(flags) for who, flags in inside.items()}
-        found[name] |= {"inputs": int(mask.sum()), "gain_low": low, "gain_high": high}
+        if mask.any():
+            found[name] = _slice(metric, tests, labels_of(task.test), torch.from_numpy(np.ascontiguousarray(mask)))
+    if task.outputs != "classes":
+        for index, name in enumerate(task.classes):
+            column = {who: outputs[:, index : index + 1] for who, outputs in tests.items()}
+            found[f"output {name}"] = _slice(metric, column, labels_of(task.test)[:, index : index + 1], None)
     return found
 
 
-def _mean(flags: Tensor) -> float:
-    return float(flags.float().mean())
+def _slice(metric: Metric, tests: Mapping[str, Tensor], labels: Tensor, rows: Tensor | None) -> dict[str, float]:
+    if rows is not None:
+        tests, labels = {who: outputs[rows] for who, outputs in tests.items()}, labels[rows]
+    low, high = gain_interval(metric, tests["student"], tests["scratch"], labels)
+    values = {who: metric.value(outputs, labels) for who, outputs in tests.items()}
+    return {**values, "inputs": len(labels), "gain_low": low, "gain_high": high}

@@ -71,6 +71,7 @@ class FitRun:
         _ = self.teaching.teacher
         selected, distill, chosen = self._chosen(self._selected())
         kept, distillation, others = self._compared(selected, distill, chosen)
+        self.stages.note("kept", {"weights_sha256": kept.record.weights_sha256})
         rounded = self._quantized(kept)
         weights = {"student": kept.record.weights_sha256, "quantized": rounded.record.weights_sha256}
         built = build_files(self.run, self.stages, kept.student, rounded.model, weights, self.task.validation)

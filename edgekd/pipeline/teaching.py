@@ -16,24 +16,21 @@ from torch import Tensor, nn
 from edgekd.core.architecture import operator_list
 from edgekd.errors import ConfigurationError
 from edgekd.nn.students import Student
+from edgekd.pipeline.deployed import deployed_student
 from edgekd.pipeline.stages import Keeper, Made, TrainedModel
 from edgekd.pipeline.teaching_parts import Design, Given, RememberingSetting, Shape, TaskTeacher
 from edgekd.records import Distillation, Recipe, Training
-from edgekd.records.regimes import Regime
 from edgekd.store import hash_file, hash_inputs
 from edgekd.tasks import Development, Split, Task
 from edgekd.train.calibration import Calibrated, expected_calibration_error, fit_scaling
 from edgekd.train.distill import HARD_ONLY, train_model
-from edgekd.train.examples import correct, examples_of, logits_of, resolve_device, threads_for
+from edgekd.train.examples import examples_of, logits_of, resolve_device, threads_for
 from edgekd.train.objectives import Loss
-from edgekd.train.regimes import REGIME_FUNCTIONS, Setting, for_steps, hide_labels
+from edgekd.train.regimes import REGIME_FUNCTIONS, Setting, for_steps, hide_labels, why_without_features
 from edgekd.train.teachers import load_teacher
 
 TEACHER_STEPS = 600
 """A teacher trained on few labels takes at least so many steps, whatever its epochs come to."""
-
-WITHOUT_FEATURES: frozenset[Regime] = frozenset({"online"})
-"""Regimes in which nobody's layers can teach."""
 
 
 class Teaching:
@@ -47,7 +44,7 @@ class Teaching:
     def __init__(self, recipe: Recipe, task: Task, keeper: Keeper, given: Given | None = None) -> None:
         self.recipe, self.task, self.keeper, self.given = recipe, task, keeper, given or Given()
         self.device = resolve_device(recipe.device)
-        Loss(recipe.distill.objectives)
+        check_objectives(recipe, task)
         self.train, self.unlabelled = labelled_part(recipe, task)
         self.brought = self._brought()
         self.warnings: list[str] = []
@@ -81,20 +78,23 @@ class Teaching:
             (module, identity), seconds = self.brought, self.given.teacher_seconds
         else:
             module, identity, seconds = self._own_teacher()
-        validation = examples_of(self.task.validation, self.task.input_shape)
+        validation = examples_of(self.task.validation, self.task.input_shape, metric=self.task.metric)
         logits = logits_of(module.to(self.device), validation.inputs, self.device)
         if logits.shape[1] != len(self.task.classes):
             raise ConfigurationError(
                 f"the teacher has {logits.shape[1]} outputs, the task {len(self.task.classes)} classes"
             )
-        before = after = expected_calibration_error(logits, validation.labels)
+        before: float | None = None
+        after: float | None = None
+        if self.task.outputs != "regression":
+            before = after = expected_calibration_error(logits, validation.labels)
         how = self.recipe.distill.calibration
         if how != "none":
             scale, shift = fit_scaling(logits, validation.labels, how)
             logits = logits * scale + shift
             after = expected_calibration_error(logits, validation.labels)
             module = Calibrated(module, scale, shift).to(self.device)
-        accuracy = float(correct(logits, validation.labels).float().mean())
+        accuracy = validation.metric.value(logits, validation.labels)
         return TaskTeacher(module, f"{identity} {how}", seconds, accuracy, (before, after))
 
     def _own_teacher(self) -> tuple[nn.Module, str, float]:
@@ -153,6 +153,7 @@ class Teaching:
     def setting(self, design: Design, distill: Distillation | None = None, seed: int | None = None) -> Setting:
         """What a regime works with for a student of that design; the recipe's own regime by default."""
         architecture = design.architecture(self.task)
+        start = (distill or self.recipe.distill).continual.start
         return RememberingSetting(
             data=self.data,
             native=self.task.input_shape,
@@ -169,6 +170,7 @@ class Teaching:
             feature_cache=self.given.feature_cache,
             checkpoints=self.given.checkpoints,
             memory=self._logits,
+            deployed=None if start is None else deployed_student(start, architecture),
         )
 
     def student(
@@ -183,10 +185,8 @@ class Teaching:
         setting = self.setting(design, distill, seed)
         distill = setting.recipe
         featured = [objective.kind for objective in distill.objectives if objective.needs_features]
-        if featured and distill.regime in WITHOUT_FEATURES:
-            self.warn(
-                f"the regime {distill.regime} leaves out {', '.join(featured)}: it carries no features of the teacher"
-            )
+        if featured and (why := why_without_features(distill)):
+            self.warn(f"the regime {distill.regime} leaves out {', '.join(featured)}: {why}")
         architecture = design.architecture(self.task)
 
         def make(model: nn.Module) -> Made:
@@ -261,10 +261,24 @@ def check_teaching(recipe: Recipe, task: Task) -> None:
     Raises:
         ConfigurationError: as `Teaching`.
     """
-    Loss(recipe.distill.objectives)
+    check_objectives(recipe, task)
     labelled_part(recipe, task)
     if recipe.teacher_file is not None:
         load_teacher(Path(recipe.teacher_file), task.teacher.build)
+
+
+def check_objectives(recipe: Recipe, task: Task) -> None:
+    """Refuse objectives that cannot stand together, or that have no meaning for the task's outputs.
+
+    Raises:
+        ConfigurationError: with what to use instead.
+    """
+    Loss(recipe.distill.objectives).require(task.outputs)
+    if task.outputs == "regression" and recipe.distill.calibration != "none":
+        raise ConfigurationError(
+            f"distill.calibration = {recipe.distill.calibration!r} is of probabilities, and values have none: "
+            "use 'none'"
+        )
 
 
 def labelled_part(recipe: Recipe, task: Task) -> tuple[Split, np.ndarray | None]:

@@ -51,6 +51,7 @@ class TeachingFlags:
     teacher: Path | None = None
     tune_minutes: float | None = None
     tune_search: TuneSearch | None = None
+    start: Path | None = None
 
     def over(self, recipe: Recipe) -> Recipe:
         """The recipe with these flags over it.
@@ -72,6 +73,9 @@ class TeachingFlags:
             changed["regime"] = self.regime
             if self.regime not in REGIMES:
                 problems.append(f"--regime {self.regime}: {_unknown('regime', self.regime, list(REGIMES))}")
+        if self.start is not None:
+            changed["continual"] = recipe.distill.continual.model_copy(update={"start": str(Path.cwd() / self.start)})
+            changed.setdefault("regime", "continual")
         if self.labels is not None:
             changed["semi_supervised"] = recipe.distill.semi_supervised.model_copy(update={"labels": self.labels})
         if self.tune_minutes is not None:

@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekd.core.statistics import paired_difference_interval
+from torch import Tensor
+
 from edgekd.errors import ConfigurationError, MissingExtraError
 from edgekd.pipeline.teaching_flags import objectives_of_kind
 from edgekd.records import Distillation, Hard, Objective, Record, Tried, TuneSearch, record_of_kind
 from edgekd.store import hash_inputs
-from edgekd.train.examples import correct, logits_of
-from edgekd.train.loop import Additions
+from edgekd.tasks import Outputs
+from edgekd.train.additions import Additions
+from edgekd.train.examples import logits_of
+from edgekd.train.metrics import gain_interval
 from edgekd.train.regimes import Setting
 
 logger = logging.getLogger(__name__)
@@ -91,40 +94,47 @@ def choose_objective(setting: Setting, kinds: Sequence[str] = CANDIDATES) -> Cho
     alone; else the choice is not to distil. Either way the reason says so.
     """
     setting = replace(setting, checkpoints=None)
-    logits, labels = setting.teacher_logits(), setting.validation.labels
-    right: dict[str, tuple[bool, ...]] = {}
+    logits, metric, validation = setting.teacher_logits(), setting.metric, setting.validation
+    answers: dict[str, Tensor] = {}
     tried = []
     short = shortened(setting.recipe)
-    for kind in kinds:
+    for kind in meant_for(setting.outputs, kinds):
         student, objectives = setting.fresh_student(), objectives_of_kind(kind)
         trained = setting.learn(
             student, f"trying {kind}", objectives=objectives, teacher_logits=logits, schedule=short.training
         )
-        answers = correct(logits_of(student, setting.validation.inputs, setting.device), labels)
-        right[kind] = tuple(answers.tolist())
+        answers[kind] = logits_of(student, validation.inputs, setting.device)
         tried.append(
             Tried(
                 objectives=tuple(objective.kind for objective in objectives),
                 learning_rate=short.training.learning_rate,
                 parameters={},
-                val_accuracy=trained.validation_accuracy,
+                val_accuracy=metric.of_score(trained.validation_accuracy),
                 epochs=trained.epochs,
             )
         )
-    share = {kind: sum(flags) / len(flags) for kind, flags in right.items()}
-    best = max(share, key=lambda kind: share[kind])
-    reason = f"{best} has the best validation accuracy after {short.training.epochs} epochs: {share[best]:.4f}"
+    scores = {kind: metric.score(outputs, validation.labels) for kind, outputs in answers.items()}
+    share = {kind: metric.of_score(score) for kind, score in scores.items()}
+    best = max(scores, key=lambda kind: scores[kind])
+    reason = f"{best} has the best validation {metric.words} after {short.training.epochs} epochs: {share[best]:.4f}"
     if best == "hard":
         reason += ": not to distil is the choice"
-    elif "hard" in right:
-        low, high = paired_difference_interval(right[best], right["hard"])
+    elif "hard" in answers:
+        low, high = gain_interval(metric, answers[best], answers["hard"], validation.labels)
         beyond = "beyond" if low > 0 else "within"
         reason += (
-            f"; against the labels alone {share[best] - share['hard']:+.4f} [{low:+.4f}, {high:+.4f}], {beyond} noise"
+            f"; better than the labels alone by {scores[best] - scores['hard']:+.4f} [{low:+.4f}, {high:+.4f}], "
+            f"{beyond} noise"
         )
     reason += f" ({', '.join(f'{kind} {value:.4f}' for kind, value in share.items())})"
     distill = setting.recipe.model_copy(update={"objectives": objectives_of_kind(best)})
     return Chosen(distill=distill, reason=reason, tried=tuple(tried))
+
+
+def meant_for(outputs: Outputs, kinds: Sequence[str] = CANDIDATES) -> list[str]:
+    """Those kinds that have a meaning for outputs of this kind."""
+    records = {kind: record_of_kind(kind) for kind in kinds}
+    return [kind for kind, record in records.items() if record and (outputs == "classes" or not record.classes_only)]
 
 
 def shortened(recipe: Distillation) -> Distillation:
@@ -167,7 +177,7 @@ def tune(
     study = optuna.create_study(
         study_name=hash_inputs(identity=identity, recipe=setting.recipe, seed=setting.seed)[:16],
         direction="maximize",
-        sampler=_sampler(optuna, search, setting.seed, short.training.learning_rate),
+        sampler=_sampler(optuna, search, setting),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
         storage=None if storage is None else _journal(optuna, storage),
         load_if_exists=True,
@@ -177,7 +187,7 @@ def tune(
             study.enqueue_trial({**start, "learning_rate_factor": 1.0})
 
     def trial_accuracy(trial: Any) -> float:
-        objectives, factor = suggested(trial)
+        objectives, factor = suggested(trial, meant_for(setting.outputs))
         schedule = short.training.model_copy(update={"learning_rate": short.training.learning_rate * factor})
 
         def report(epoch: int, accuracy: float) -> None:
@@ -197,13 +207,13 @@ def tune(
 
     started = time.monotonic()
     study.optimize(trial_accuracy, timeout=60 * minutes, n_trials=most_trials)
-    return _chosen(optuna, study, setting.recipe, time.monotonic() - started)
+    return _chosen(optuna, study, setting, time.monotonic() - started)
 
 
-def suggested(trial: Any) -> tuple[tuple[Objective, ...], float]:
+def suggested(trial: Any, kinds: Sequence[str] = CANDIDATES) -> tuple[tuple[Objective, ...], float]:
     """The objectives of a trial, and the factor on the learning rate."""
     factor = trial.suggest_float("learning_rate_factor", 0.3, 3.0, log=True)
-    kind = trial.suggest_categorical("kind", CANDIDATES)
+    kind = trial.suggest_categorical("kind", tuple(kinds))
     if kind == "hard":
         return (Hard(),), factor
     soft = trial.suggest_float("soft_weight", 0.1, 1.0)
@@ -216,13 +226,14 @@ def suggested(trial: Any) -> tuple[tuple[Objective, ...], float]:
     ), factor
 
 
-def _sampler(optuna: Any, search: TuneSearch, seed: int, learning_rate: float) -> Any:
+def _sampler(optuna: Any, search: TuneSearch, setting: Setting) -> Any:
+    seed = setting.seed
     if search == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if search == "grid":
         grid = {
             "learning_rate_factor": [1.0],
-            "kind": list(CANDIDATES),
+            "kind": meant_for(setting.outputs),
             "soft_weight": [0.5, 0.9],
             "temperature": [1.0, 2.0, 4.0],
         }
@@ -234,7 +245,8 @@ def _journal(optuna: Any, path: Path) -> Any:
     return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
 
 
-def _chosen(optuna: Any, study: Any, recipe: Distillation, seconds: float) -> Chosen:
+def _chosen(optuna: Any, study: Any, setting: Setting, seconds: float) -> Chosen:
+    recipe, metric = setting.recipe, setting.metric
     finished = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     if not finished:
         raise ConfigurationError("--tune-minutes: no short run finished within the time: give it more")
@@ -247,16 +259,17 @@ def _chosen(optuna: Any, study: Any, recipe: Distillation, seconds: float) -> Ch
                     objectives=tuple(objective.kind for objective in objectives),
                     learning_rate=recipe.training.learning_rate * factor,
                     parameters=dict(trial.params),
-                    val_accuracy=trial.value if trial in finished else None,
+                    val_accuracy=metric.of_score(trial.value) if trial in finished else None,
                     epochs=len(trial.intermediate_values),
                 )
             )
     objectives, factor = suggested(optuna.trial.FixedTrial(study.best_trial.params))
     training = recipe.training.model_copy(update={"learning_rate": recipe.training.learning_rate * factor})
+    best = metric.of_score(study.best_value)
     told = ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
                      for name, value in study.best_trial.params.items())  # fmt: skip
     reason = (
-        f"the best of {len(tried)} short runs by validation accuracy, {study.best_value:.4f}: {told} "
+        f"the best of {len(tried)} short runs by validation {metric.words}, {best:.4f}: {told} "
         f"({len(tried) - len(finished)} cut short; {seconds:.0f} s)"
     )
     return Chosen(

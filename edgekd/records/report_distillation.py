@@ -31,7 +31,7 @@ class AblationRow(Record):
     gain: float
     gain_interval: tuple[float, float] | None
     agreement: float | None
-    ece: float
+    ece: float | None
     seconds: float
 
 

@@ -1,0 +1,84 @@
+"""The student that is deployed already, from which `continual` goes on: a run of `edgekd fit`, or a file of weights."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from edgekd.core.architecture import Architecture
+from edgekd.errors import ConfigurationError
+from edgekd.nn.students import Student
+from edgekd.records import Recipe
+from edgekd.store import RunDirectory, hash_file
+
+
+def with_deployed_design(recipe: Recipe) -> Recipe:
+    """The recipe with the student held to the one that `distill.continual.start` names, where that is a run.
+
+    Raises:
+        ConfigurationError: `start` with another regime; no such file or run; a run that chose no student; a student
+            of the recipe's own that is another one.
+    """
+    start = recipe.distill.continual.start
+    if start is None:
+        return recipe
+    if recipe.distill.regime != "continual":
+        raise ConfigurationError(
+            f"distill.continual.start = {start!r} is for distill.regime = 'continual', not {recipe.distill.regime!r}"
+        )
+    path = Path(start)
+    if not path.exists():
+        raise ConfigurationError(f"distill.continual.start: {path} does not exist: name a run or a file of weights")
+    if path.is_file():
+        return recipe
+    candidate = RunDirectory.open(path).read_report().student
+    if candidate is None:
+        raise ConfigurationError(f"distill.continual.start: the report of {path} names no student")
+    other = {name: value for name, value in recipe.student.fixed.items() if candidate.choices.get(name, value) != value}
+    if recipe.student.space not in ("auto", candidate.space) or other:
+        raise ConfigurationError(
+            f"distill.continual.start: {path} deployed {candidate.label} of {candidate.space}, but the recipe's "
+            f"[student] asks for {other or recipe.student.space}: leave it out"
+        )
+    held = recipe.student.model_copy(update={"space": candidate.space, "fixed": dict(candidate.choices)})
+    return recipe.model_copy(update={"student": held})
+
+
+def deployed_student(start: str, architecture: Architecture) -> Student:
+    """The float student of a run, or of a file that `edgekd distill --save` wrote, with its weights.
+
+    Raises:
+        ConfigurationError: a run without the weights, or weights of another student.
+    """
+    path = Path(start)
+    weights = path if path.is_file() else _weights_in(path)
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise ConfigurationError(f"distill.continual.start: {weights} is no file of weights: {error}") from error
+    student = Student(architecture)
+    try:
+        student.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        said = str(error).splitlines()[-1].strip()
+        raise ConfigurationError(
+            f"distill.continual.start: {weights} are weights of another student than the recipe's [student.fixed], or "
+            f"of another number of classes: {said}"
+        ) from error
+    return student.eval()
+
+
+def _weights_in(path: Path) -> Path:
+    """The checkpoint of the float student that a run quantized: the one with the hash that its report says."""
+    run = RunDirectory.open(path)
+    details = [stage.detail for stage in run.read_report().stages if stage.name == "kept"]
+    wanted = details[0].get("weights_sha256") if details else None
+    for file in sorted(run.checkpoint("any").parent.glob("*")):
+        if wanted is not None and file.is_file() and hash_file(file) == wanted:
+            return file
+    raise ConfigurationError(
+        f"distill.continual.start: {path} has no float weights of the student it deployed: "
+        f"`edgekd fit --resume --out {path}` makes them anew"
+    )
