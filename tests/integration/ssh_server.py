@@ -69,7 +69,7 @@ class SshServer:
         make_key(self.root / "host_key")
 
     def start(self) -> None:
-        variables = {"HOME": str(self.home), **self.environment}
+        variables = {"HOME": str(self.home), "EDGEKD_LOCK_DIR": str(self.home), **self.environment}
         lines = [
             f"Port {self.port}",
             f"ListenAddress {self.address}",
@@ -107,6 +107,11 @@ class SshServer:
                     continue
             self.process.wait()
             self.process = None
+
+    @property
+    def lock(self) -> Path:
+        """The lock of its login."""
+        return self.home / f"edgekd-board.{os.getuid()}.lock"
 
     def connections(self) -> list[int]:
         """The sshd processes that serve one connection each."""

@@ -197,7 +197,7 @@ def test_a_held_lock_names_its_owner_and_age(make_sshd, monkeypatch, kind):
         found = json.loads(checking.communicate(timeout=120)[0])
         assert checking.returncode == 4
         assert [item["name"] for item in found["items"] if item["status"] == "fail"] == ["lock"]
-    assert not (server.home / ".edgekd" / "lock").exists()
+    assert not server.lock.exists()
     if kind == "ssh":
         deploys(server)
 
@@ -205,7 +205,7 @@ def test_a_held_lock_names_its_owner_and_age(make_sshd, monkeypatch, kind):
 @pytest.mark.parametrize("left_behind", ["killed", "other boot"])
 def test_a_lock_whose_owner_is_gone_is_broken(make_sshd, left_behind):
     server = make_sshd(PYTHON_HERE)
-    lock = server.home / ".edgekd" / "lock"
+    lock = server.lock
     with open_session(server.board) as session, BoardLock(session, "first"):
         token, pid, boot, since, owner = lock.read_text().split(" ", 4)
         os.kill(int(pid), signal.SIGKILL)
@@ -216,13 +216,45 @@ def test_a_lock_whose_owner_is_gone_is_broken(make_sshd, left_behind):
     assert not lock.exists()
 
 
+def foreign_lock(server, token, process):
+    lock = server.home / "edgekd-board.4242.lock"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    lock.write_text(f"{token} {process} {boot} {int(time.time()) - 90} ann@laptop process 7 (edgekd deploy)\n")
+    Path(f"{lock}.beat").write_text(token)
+    os.utime(lock, (time.time() - 90, time.time() - 90))
+    return lock
+
+
+def test_another_login_of_the_board_is_seen_and_its_stale_lock_counts_for_nothing(make_sshd, caplog):
+    server = make_sshd(PYTHON_HERE)
+    holder = subprocess.Popen(["sh", "-c", "sleep 60; :", "edgekd", "0123456789abcdef"])
+    lock = foreign_lock(server, "0123456789abcdef", holder.pid)
+    with open_session(server.board) as session:
+        try:
+            with pytest.raises(BoardError, match="locked by ann@laptop process 7 .edgekd deploy. for 9"):
+                BoardLock(session, "second").acquire()
+            assert not server.lock.exists()
+            # Made after ours, it is its owner who has to yield.
+            os.utime(lock, (time.time() + 50, time.time() + 50))
+            with BoardLock(session, "the older one"):
+                assert server.lock.exists()
+        finally:
+            holder.kill()
+            holder.wait()
+        os.utime(f"{lock}.beat", (time.time() - 60, time.time() - 60))
+        with BoardLock(session, "after it died"):
+            assert server.lock.exists()
+    assert lock.exists()
+    assert "another login's to remove" in caplog.text
+
+
 @pytest.mark.slow
 def test_two_deploys_at_once_and_ctrl_c(make_sshd):
     server = make_sshd(PYTHON_HERE)
     command = ["measure", str(MODEL), "--board", server.board, "--plan", "quick"]
     agent = f"{server.home}/.edgekd/agent/agent-"
     first = edgekd(*command)
-    assert wait_until(lambda: (server.home / ".edgekd" / "lock").exists(), 60)
+    assert wait_until(lambda: server.lock.exists(), 60)
     second = edgekd(*command)
     assert "is locked by" in second.communicate(timeout=60)[1]
     assert second.returncode == 4
@@ -231,7 +263,7 @@ def test_two_deploys_at_once_and_ctrl_c(make_sshd):
     stderr = first.communicate(timeout=30)[1]
     assert first.returncode == 130, stderr
     assert wait_until(lambda: not processes_naming(agent))
-    assert not (server.home / ".edgekd" / "lock").exists()
+    assert not server.lock.exists()
     deploys(server)
 
 
@@ -271,7 +303,7 @@ def test_max_sessions(make_sshd):
     assert process.returncode == 4
     assert "raise MaxSessions" in stderr
     assert wait_until(lambda: not processes_naming(str(server.home)))
-    assert not (server.home / ".edgekd" / "lock").exists()
+    assert not server.lock.exists()
 
 
 @pytest.mark.parametrize("shell", ["fish", "tcsh", "zsh", "dash"])

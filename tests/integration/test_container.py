@@ -82,7 +82,7 @@ def test_all_of_it_runs_inside_and_nothing_is_left(board, state):
     assert "agent-" in log
     assert "sha256sum" in log
     assert not containers(state)
-    assert not (server.home / ".edgekd/lock").exists()
+    assert not server.lock.exists()
 
 
 @pytest.mark.parametrize(
