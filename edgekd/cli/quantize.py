@@ -31,7 +31,9 @@ def quantize_command(
             "(inputs, and labels where known)."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the files and quantize.json; it must be empty or new.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the files, quantize.json and layers.svg; it must be empty or new.")
+    ],
     weights: Annotated[
         Path | None, typer.Option(help="A torch state dict. Without it the factory gives the module trained.")
     ] = None,

@@ -39,12 +39,14 @@ from edgekd.records import (
     Scheme,
     Verdict,
 )
+from edgekd.report.layer_plot import layers_svg
 from edgekd.store import write_text
 from edgekd.store.places import require_free
 from edgekd.tasks import Development
 from edgekd.train.examples import resolve_device
 
 RESULT_FILE = "quantize.json"
+LAYERS_FILE = "layers.svg"
 _MIXES: tuple[Scheme, ...] = ("wi8_ai8", "wi8_ai8_mixed")
 
 
@@ -155,6 +157,8 @@ def quantize(
         exit_code=EXIT_MET if verdict is None else exit_code([verdict]),
     )
     write_text(out / RESULT_FILE, result.model_dump_json(indent=2) + "\n")
+    if report.layers:
+        write_text(out / LAYERS_FILE, layers_svg(report.layers))
     return result
 
 

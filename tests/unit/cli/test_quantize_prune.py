@@ -1,6 +1,7 @@
 """`edgekd quantize --prune`: it has to pay, and says what it cost."""
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -57,6 +58,8 @@ def test_a_pruned_module_goes_through_the_same_chain(place, tmp_path):
     worth = found["worth"]
     assert worth["file_bytes"] < worth["file_bytes_before"]
     assert worth["latency_ratio"]["high"] < 1 and worth["predicted_ms"] < worth["predicted_ms_before"]
+    drawn = ElementTree.parse(tmp_path / "out" / "layers.svg").getroot()
+    assert drawn.tag == "{http://www.w3.org/2000/svg}svg" and "saturated" in "".join(drawn.itertext())
     files = json.loads(result.stdout)["artifacts"]
     written = next(entry for entry in files if (entry["format"], entry["scheme"]) == ("tflite", "wi8_ai8"))
     # Weights do not change a file's size, but for a few bytes of alignment.
