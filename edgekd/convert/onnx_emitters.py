@@ -7,6 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.convert.onnx_composites import (
+    emit_attention,
+    emit_bilinear,
+    emit_constant,
+    emit_depth_to_space,
+    emit_gelu,
+    emit_layer_norm,
+    emit_permute,
+    emit_tanh,
+)
 from edgekd.convert.onnx_writer import Writer
 from edgekd.nn.quantized.network import Layer
 
@@ -139,6 +149,14 @@ EMITTERS: dict[str, Callable[[Writer, Layer], None]] = {
     "upsample": _upsample,
     "global_average_pool": _global_average_pool,
     "reshape": _reshape,
+    "constant": emit_constant,
+    "permute": emit_permute,
+    "depth_to_space": emit_depth_to_space,
+    "upsample_bilinear": emit_bilinear,
+    "tanh": emit_tanh,
+    "gelu": emit_gelu,
+    "layer_norm": emit_layer_norm,
+    "attention": emit_attention,
     "quantize": _quantize,
     "dequantize": _dequantize,
 }

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgekd.convert.extras import fit_module
 from edgekd.convert.graph import METADATA_NAME, claims
+from edgekd.convert.inference import quantize_input
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.network import CEILINGS, Activation, Array, Grid, Layer, Network
 from edgekd.nn.quantized.scheme import SCHEMES
@@ -76,6 +77,8 @@ class Writer:
         self.half = network.scheme == "fp16"
         self.values: dict[str, str] = {}
         """The float value of each tensor: behind its dequantize node where it is quantized."""
+        self.quantized: dict[str, str] = {}
+        """The integers of each quantized tensor."""
 
     def finish(self) -> bytes:
         """Emit every layer and pack the file."""
@@ -103,7 +106,7 @@ class Writer:
         quantized, result = f"{name}/q", OUTPUT_NAME if name == self.network.output else f"{name}/dq"
         if activation != "none" and self.symmetric:
             value, activation = self._activation(name, activation, value), "none"
-        self._boundary("QuantizeLinear", value, quantized, grid)
+        self.boundary("QuantizeLinear", value, quantized, grid)
         if activation != "none":
             low = grid.zero_point + 128
             high = min(255, low + round(CEILINGS.get(activation, 256 * grid.scale) / grid.scale))
@@ -112,14 +115,23 @@ class Writer:
                 for side, limit in (("low", low), ("high", high))
             ]
             quantized = self.node("Clip", [quantized, *limits], f"{name}/clipped")
-        return self._boundary("DequantizeLinear", quantized, result, grid)
+        self.quantized[name] = quantized
+        return self.boundary("DequantizeLinear", quantized, result, grid)
 
-    def _boundary(self, kind: str, source: str, target: str, grid: Grid) -> str:
+    def boundary(self, kind: str, source: str, target: str, grid: Grid) -> str:
+        """A quantize or dequantize node on a grid."""
         scale = self.constant(f"{target}/scale", np.array(grid.scale, np.float32))
         kind_of_zero = np.dtype(f"int{grid.bits}") if self.symmetric else np.dtype(np.uint8)
         offset = grid.zero_point + (0 if self.symmetric else 128)
         zero_point = self.constant(f"{target}/zero_point", np.array(offset, kind_of_zero))
         return self.node(kind, [source, scale, zero_point], target)
+
+    def stored_on_grid(self, data: Array, name: str, grid: Grid) -> str:
+        """A constant stored as integers on a grid, as float."""
+        kind = np.dtype(f"int{grid.bits}") if self.symmetric else np.dtype(np.uint8)
+        zero_point = grid.zero_point + (0 if self.symmetric else 128)
+        stored = self.constant(f"{name}/stored", quantize_input(data, grid.scale, zero_point, kind))
+        return self.boundary("DequantizeLinear", stored, f"{name}/dq", grid)
 
     def between(self, value: str, name: str, grid: Grid | None) -> str:
         """A value between two nodes of one layer, on its grid where there is one."""
@@ -214,6 +226,11 @@ class Writer:
         ]
         return self.node("Clip", [value, *limits], f"{name}/clip")
 
+    def _read_nodes(self) -> list[Any]:
+        """The nodes without dequantize nodes that nothing reads, because integers were read instead."""
+        read = {name for node in self.nodes for name in node.input} | {OUTPUT_NAME}
+        return [node for node in self.nodes if node.op_type != "DequantizeLinear" or node.output[0] in read]
+
     def _pack(self) -> bytes:
         helper, network = self.helper, self.network
         float32 = self.onnx.TensorProto.FLOAT
@@ -222,7 +239,7 @@ class Writer:
             for name, tensor in ((INPUT_NAME, network.input), (OUTPUT_NAME, network.output))
         ]
         opset = [helper.make_opsetid("", self.opset)]
-        graph = helper.make_graph(self.nodes, "edgekd", ends[:1], ends[1:], self.constants)
+        graph = helper.make_graph(self._read_nodes(), "edgekd", ends[:1], ends[1:], self.constants)
         model = helper.make_model(
             graph,
             opset_imports=opset,

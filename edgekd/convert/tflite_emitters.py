@@ -8,6 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.convert.tflite_composites import (
+    emit_attention,
+    emit_bilinear,
+    emit_constant,
+    emit_depth_to_space,
+    emit_gelu,
+    emit_layer_norm,
+    emit_permute,
+)
 from edgekd.convert.tflite_writer import Writer, channels_last
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.network import Layer
@@ -198,7 +207,9 @@ def _reshape(writer: Writer, layer: Layer) -> None:
         writer.flattened[layer.output] = shape[1:]
         return
     target = channels_last((1, *layer.attributes["shape"]))
-    if _moved_order(shape) or _moved_order((1, *layer.attributes["shape"])):
+    after = (1, *layer.attributes["shape"])
+    keeps_channels = len(shape) == len(after) == 4 and shape[1] == after[1]
+    if not keeps_channels and (_moved_order(shape) or _moved_order(after)):
         raise BuildError(
             f"{layer.name}: TFLite keeps channels last, so reshaping {shape} to {target} reorders elements"
         )
@@ -236,6 +247,14 @@ EMITTERS: dict[str, Callable[[Writer, Layer], None]] = {
     "upsample": _upsample,
     "global_average_pool": _global_average_pool,
     "reshape": _reshape,
+    "constant": emit_constant,
+    "permute": emit_permute,
+    "depth_to_space": emit_depth_to_space,
+    "upsample_bilinear": emit_bilinear,
+    "tanh": _unary("TANH", (1, 2), lambda schema, layer: None),
+    "gelu": emit_gelu,
+    "layer_norm": emit_layer_norm,
+    "attention": emit_attention,
     "quantize": _border("QUANTIZE"),
     "dequantize": _border("DEQUANTIZE"),
 }

@@ -78,6 +78,11 @@ def typed_nodes(graph: Graph) -> tuple[TypedNode, ...]:
     return _Typer(graph).run()
 
 
+def _interpolates(node: GraphNode) -> bool:
+    """Whether a Resize makes new values, which onnxruntime does in float: it moves integers only."""
+    return node.op == "Resize" and node.attributes.get("mode") not in ("nearest", b"nearest", None)
+
+
 class _Typer:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -108,7 +113,7 @@ class _Typer:
         return TypedNode(node, self._numeric_of_type(self._type(source)), (source,), (result,))
 
     def _typed(self, node: GraphNode) -> TypedNode:
-        folds = self.graph.format == "onnx" and node.op in _FUSED_BY_ONNXRUNTIME | _CLIPPING
+        folds = self.graph.format == "onnx" and node.op in _FUSED_BY_ONNXRUNTIME | _CLIPPING and not _interpolates(node)
         position = WEIGHTED.get(node.op)
         weight_name = node.inputs[position] if position is not None and len(node.inputs) > position else ""
         constant, dequantized = self._constant(weight_name)

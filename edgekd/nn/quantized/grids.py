@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from edgekd.nn.quantized.layers import LAYERS
 from edgekd.nn.quantized.network import Activation, Grid
-from edgekd.nn.quantized.trace import Trace
+from edgekd.nn.quantized.operations import Trace
 
 
 @dataclass

@@ -108,7 +108,8 @@ class _Search:
         """What keeping a layer buys, alone or with its readers; None where it buys nothing."""
         before = self._divergence(self.trial(kept))
         chosen: tuple[float, frozenset[str], QuantizedModel] | None = None
-        for steps in (frozenset({key}), beyond(self.model.steps, key, self.moves) - kept):
+        together = beyond(self.model.steps, key, self.moves) - kept
+        for steps in (frozenset({key}), together) if self._stands_alone(key, kept) else (together,):
             model = self.trial(kept | steps)
             found = self._divergence(model)
             if chosen is None or before - chosen[0] < _ENOUGH * (before - found):
@@ -126,6 +127,15 @@ class _Search:
             divergence=divergence,
             more_bytes=sum(_more_bytes(model, step) for step in steps),
         )
+
+    def _stands_alone(self, key: str, kept: set[str]) -> bool:
+        """Whether a runtime computes the layer in float without its readers.
+
+        Between a dequantize and a quantize node onnxruntime takes a layer without weights for an int8 one.
+        """
+        step = next(step for step in self.model.steps if step.key == key)
+        beside = set(step.inputs) | set(self.model.islands.readers.get(key, ()))
+        return isinstance(self.model.layer(step), WeightedLayer) or bool(beside & kept)
 
     def _divergence(self, model: QuantizedModel) -> float:
         difference = self.expected - _log_probabilities(model, self.inputs)

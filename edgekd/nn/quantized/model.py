@@ -13,12 +13,15 @@ from edgekd.errors import BuildError
 from edgekd.nn.quantized.grids import shared_grids
 from edgekd.nn.quantized.islands import Islands, readers_of, rounded
 from edgekd.nn.quantized.layers import LAYERS, QuantizedLayer, WeightedLayer
+from edgekd.nn.quantized.layers.movement import Constant
+from edgekd.nn.quantized.layers.tokens import LayerNorm
 from edgekd.nn.quantized.network import CEILINGS, Grid, Network
+from edgekd.nn.quantized.operations import Operation, Trace
 from edgekd.nn.quantized.quantizer import ActivationQuantizer
 from edgekd.nn.quantized.rewrite import simplify
 from edgekd.nn.quantized.scheme import SCHEMES, SchemeSpec
 from edgekd.nn.quantized.ties import untied_scale
-from edgekd.nn.quantized.trace import Operation, Trace, trace
+from edgekd.nn.quantized.trace import trace
 from edgekd.records import Scheme
 
 INPUT = "input"
@@ -328,6 +331,11 @@ def _layer(operation: Operation, scheme: SchemeSpec) -> QuantizedLayer:
             activation=operation.activation,
             **operation.attributes,
         )
+    if issubclass(kind, LayerNorm):
+        weight, bias = (operation.parameters.get(name) for name in ("weight", "bias"))
+        return kind(operation.shape[1], weight, bias, **operation.attributes)
+    if issubclass(kind, Constant):
+        return kind(operation.parameters["value"])
     return kind(activation=operation.activation, **operation.attributes)
 
 
@@ -348,9 +356,7 @@ def quantize_model(model: nn.Module, example: Tensor, scheme: Scheme = "wi8_ai8"
     traced = simplify(trace(model, example), quantized=integers)
     for operation in traced.operations:
         if operation.kind not in LAYERS:
-            raise BuildError(
-                f"no form is known for {operation.call}, in int8 or float: replace it"
-            )
+            raise BuildError(f"no form is known for {operation.call}, in int8 or float: replace it")
     quantized = QuantizedModel(traced, scheme)
     if integers:
         _keep_what_has_no_form(quantized, traced)

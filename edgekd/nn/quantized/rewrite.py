@@ -12,8 +12,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from edgekd.nn.quantized.composites import expand_composites, fuse_attention
 from edgekd.nn.quantized.network import Activation
-from edgekd.nn.quantized.trace import Operation, Trace
+from edgekd.nn.quantized.operations import Operation, Trace
 
 _FUSES_ACTIVATION = {"conv", "linear", "add"}
 _CLIPS: dict[str, Activation] = {"relu": "relu", "relu6": "relu6", "relu1": "relu1"}
@@ -22,7 +23,8 @@ Rewrite = Callable[[Trace], Trace]
 
 def simplify(trace: Trace, quantized: bool = True) -> Trace:
     """The trace with every rewrite applied, in the order in which one enables the next."""
-    rewrites: list[Rewrite] = [_drop_identities, _fold_padding, _fold_batch_norms, _fuse_channel_shuffles]
+    rewrites: list[Rewrite] = [_drop_identities, fuse_attention, expand_composites, _fold_padding]
+    rewrites += [_fold_batch_norms, _fuse_channel_shuffles]
     rewrites += [_expand_gates(quantized), _fuse_activations, _lone_activations, _fuse_pool_and_flatten]
     for rewrite in rewrites:
         trace = rewrite(trace)
@@ -61,6 +63,8 @@ def _merge(trace: Trace, merger: Callable[[Operation, Operation], Operation | No
     by_name = {operation.name: operation for operation in trace.operations}
     renamed: dict[str, str] = {}
     for operation in trace.operations:
+        if not operation.inputs:
+            continue
         source = renamed.get(operation.inputs[0], operation.inputs[0])
         producer = by_name.get(source)
         alone = len(readers[operation.inputs[0]]) == 1 and operation.inputs[0] != trace.output

@@ -8,7 +8,11 @@ from typing import Any
 
 from torch import fx
 
-from edgekd.nn.quantized.trace import Call, Operation, place_of, shape_of
+from edgekd.nn.quantized.arithmetic_rules import add, divide, multiply, subtract
+from edgekd.nn.quantized.calls import Call, describe, place_of
+from edgekd.nn.quantized.operations import Operation
+from edgekd.nn.quantized.token_rules import attention, layer_norm, linear, matrix_product, softmax
+from edgekd.nn.quantized.views import View, reshaped, turned
 
 Rule = Callable[[Call], Operation]
 ListRule = Callable[[Call, fx.Node, int], Operation]
@@ -44,12 +48,6 @@ def _convolution(call: Call) -> Operation:
     return call.operation("conv", "input", parameters=parameters, attributes=attributes)
 
 
-def _linear(call: Call) -> Operation:
-    if call.rank("input") != 2:
-        raise call.error("only linear layers over (N, features) are supported so far")
-    return call.operation("linear", "input", parameters=call.constants("weight", "bias"))
-
-
 def _batch_norm(call: Call) -> Operation:
     parameters = call.constants("weight", "bias", "running_mean", "running_var")
     if "running_mean" not in parameters:
@@ -57,25 +55,12 @@ def _batch_norm(call: Call) -> Operation:
     return call.operation("batch_norm", "input", parameters=parameters, attributes={"eps": float(call["eps"])})
 
 
-def _arithmetic(kind: str) -> Rule:
-    def rule(call: Call) -> Operation:
-        if kind == "add" and call["alpha"] != 1:
-            raise call.error(f"alpha must be 1, but is {call['alpha']}")
-        operation = call.operation(kind, "self", "other")
-        shapes = [call.shape("self"), call.shape("other")]
-        if len(shapes[0]) != len(shapes[1]):
-            raise call.error(f"the shapes {shapes[0]} and {shapes[1]} differ in rank")
-        return operation
-
-    return rule
-
-
 def _clamp(call: Call, low: Any, high: Any) -> Operation:
     kinds = {(0.0, 6.0): "relu6", (0.0, 1.0): "relu1", (0.0, None): "relu"}
     limits = (None if low is None else float(low), None if high is None else float(high))
     if limits not in kinds:
         raise call.error(f"only the limits 0 and 6, 0 and 1, or 0 alone are supported, not {limits}")
-    return call.operation(kinds[limits], call.first())
+    return _elementwise(call, kinds[limits])
 
 
 def _hardtanh(call: Call) -> Operation:
@@ -87,21 +72,36 @@ def _plain_clamp(call: Call) -> Operation:
 
 
 def _leaky_relu(call: Call) -> Operation:
-    return call.operation("leaky_relu", "self", attributes={"slope": float(call["negative_slope"])})
+    return _elementwise(call, "leaky_relu", slope=float(call["negative_slope"]))
 
 
-def _softmax(call: Call) -> Operation:
-    if call.rank("self") != 2 or call["dim"] % 2 != 1:
-        raise call.error("only a softmax over the classes of (N, classes) is supported")
-    return call.operation("softmax", "self")
+def _prelu(call: Call) -> Operation:
+    if call.rank("self") != 4 and call.rank("self") != 3:
+        raise call.error("only a PReLU over images or signals is supported")
+    slope = call.constants("weight")["weight"]
+    channels = call.shape("self")[1]
+    return call.operation("prelu", "self", parameters={"slope": slope.expand(channels)})
+
+
+def _gelu(call: Call) -> Operation:
+    return _elementwise(call, "gelu", approximate=str(call["approximate"]))
+
+
+def _elementwise(call: Call, kind: str, **attributes: Any) -> Operation:
+    """An operation on each value by itself, however the tensor is stored."""
+    call.result = call.view(call.first())
+    return call.made(kind, (call[call.first()].name,), attributes=attributes)
 
 
 def _mean(call: Call) -> Operation:
-    rank = call.rank("self")
+    rank, view = call.rank("self"), call.view("self")
     axes = sorted(axis % rank for axis in call["dim"] or range(rank))
-    if axes != list(range(2, rank)) or rank < 3:
-        raise call.error(f"only the mean over height and width is supported, not over {axes}")
-    return call.operation("global_average_pool", "self", attributes={"keepdim": bool(call["keepdim"])})
+    last = axes == list(range(1, rank - 1)) and (view == "last" or rank == 3)
+    if rank < 3 or (axes != list(range(2, rank)) and not last):
+        raise call.error(f"only the mean over height and width, or over tokens, is supported, not over {axes}")
+    name = call.tensor(call["self"], "last" if last else "first")
+    call.result = "last" if last and call["keepdim"] else "first"
+    return call.made("global_average_pool", (name,), attributes={"keepdim": bool(call["keepdim"])})
 
 
 def _adaptive_average_pool(call: Call) -> Operation:
@@ -111,7 +111,7 @@ def _adaptive_average_pool(call: Call) -> Operation:
     if height % wanted[0] or width % wanted[1]:
         raise call.error(f"output size {wanted} must divide the input's {(height, width)}")
     kernel = (height // wanted[0], width // wanted[1])
-    channels = shape_of(call.node)[1]
+    channels = call.output_shape()[1]
     attributes = {"kernel": kernel, "stride": kernel, "padding": (0, 0, 0, 0), "channels": channels}
     return call.operation("average_pool", "self", attributes=attributes)
 
@@ -121,7 +121,7 @@ def _window(call: Call) -> dict[str, Any]:
     kernel = _pair(call["kernel_size"])
     stride = _pair(call["stride"]) if call["stride"] else kernel
     before = _pair(call["padding"], (0, 0))
-    inputs, outputs = call.shape("self"), shape_of(call.node)
+    inputs, outputs = call.shape("self"), call.output_shape()
     after = [
         max((outputs[2 + axis] - 1) * stride[axis] + kernel[axis] - inputs[2 + axis] - before[axis], before[axis])
         if call["ceil_mode"]
@@ -138,10 +138,10 @@ def _max_pool(call: Call) -> Operation:
 
 
 def _average_pool(call: Call) -> Operation:
-    attributes = {**_window(call), "channels": shape_of(call.node)[1]}
+    attributes = {**_window(call), "channels": call.output_shape()[1]}
     if any(attributes["padding"]) and (not call["count_include_pad"] or call["ceil_mode"]):
         raise call.error("padding that is not counted in the mean is not supported")
-    if "divisor_override" in call._values and call["divisor_override"] is not None:
+    if "divisor_override" in call.values and call["divisor_override"] is not None:
         raise call.error("divisor_override is not supported")
     return call.operation("average_pool", "self", attributes=attributes)
 
@@ -155,15 +155,51 @@ def _pad(call: Call) -> Operation:
 
 
 def _upsample(call: Call) -> Operation:
-    inputs, outputs = call.shape(call.first()), shape_of(call.node)
+    inputs, outputs = call.shape(call.first()), call.output_shape()
     factor = (outputs[2] // inputs[2], outputs[3] // inputs[3])
     if (factor[0] * inputs[2], factor[1] * inputs[3]) != outputs[2:]:
         raise call.error(f"only whole factors are supported, not {inputs[2:]} to {outputs[2:]}")
     return call.operation("upsample", call.first(), attributes={"factor": factor})
 
 
+def _bilinear(call: Call) -> Operation:
+    attributes = {"size": call.output_shape()[2:], "align_corners": bool(call["align_corners"])}
+    return call.operation("upsample_bilinear", call.first(), attributes=attributes)
+
+
+def _pixel_shuffle(call: Call) -> Operation:
+    return call.operation("pixel_shuffle", "self", attributes={"factor": int(call["upscale_factor"])})
+
+
+def _transposed_convolution(call: Call) -> Operation:
+    parameters = call.constants("weight", "bias")
+    stride, padding = _pair(call["stride"]), _pair(call["padding"], (0, 0))
+    extra = _pair(call["output_padding"], (0, 0))
+    if parameters["weight"].dim() != 4 or call["groups"] != 1 or set(_pair(call["dilation"])) != {1}:
+        raise call.error("only a two-dimensional transposed convolution of one group without dilation is supported")
+    kernel = tuple(parameters["weight"].shape[2:])
+    for axis in (0, 1):
+        if kernel[axis] - 2 * padding[axis] + extra[axis] != stride[axis]:
+            raise call.error(
+                f"its output must be its input times the stride {stride}: kernel {kernel} - 2 padding {padding} + "
+                f"output_padding {extra} must be the stride"
+            )
+    attributes = {"stride": stride, "padding": padding}
+    return call.operation("transposed_conv", "input", parameters=parameters, attributes=attributes)
+
+
 def _reshape(call: Call) -> Operation:
-    operation = call.operation("reshape", call.first())
+    name = call.first()
+    before, after, view = call.own_shape(name), call.own_shape(), call.view(name)
+    seen = reshaped(view, before, after)
+    if seen is not None:
+        call.result = seen
+        return call.made("identity", (call[name].name,))
+    if view == "last" and len(after) in (3, 4) and before[-1] == after[-1]:
+        # Tokens and images with their channels last: only height and width change.
+        call.result = "last"
+        return call.made("reshape", (call[name].name,), attributes={"shape": call.output_shape()[1:]})
+    operation = call.operation("reshape", name)
     return replace(operation, attributes={"shape": operation.shape[1:]})
 
 
@@ -172,61 +208,90 @@ def _transpose(call: Call) -> Operation:
     axes = list(range(rank))
     first, second = call["dim0"] % rank, call["dim1"] % rank
     axes[first], axes[second] = axes[second], axes[first]
-    return call.operation("transpose", "self", attributes={"axes": tuple(axes)})
+    return _permuted(call, tuple(axes))
 
 
 def _permute(call: Call) -> Operation:
     rank = call.rank("self")
-    return call.operation("transpose", "self", attributes={"axes": tuple(axis % rank for axis in call["dims"])})
+    return _permuted(call, tuple(axis % rank for axis in call["dims"]))
+
+
+def _permuted(call: Call, axes: tuple[int, ...]) -> Operation:
+    seen = turned(call.view("self"), axes)
+    if seen is not None:
+        call.result = seen
+        return call.made("identity", (call["self"].name,))
+    return call.operation("transpose", "self", attributes={"axes": axes})
 
 
 def _concat(call: Call) -> Operation:
+    views = [call.views.get(part.name, "first") for part in call["tensors"]]
     rank = len(call["tensors"][0].meta["val"].shape)
-    if call["dim"] % rank != 1:
-        raise call.error(f"only joining channels (dimension 1) is supported, not dimension {call['dim']}")
-    return call.operation("concat", "tensors", attributes={"axis": 1})
+    view: View = "last" if set(views) == {"last"} and call["dim"] % rank == rank - 1 else "first"
+    if view == "first" and call["dim"] % rank != 1:
+        raise call.error(f"only joining channels is supported, not dimension {call['dim']}")
+    return call.operation("concat", "tensors", view=view, attributes={"axis": 1})
 
 
 def _slice(call: Call) -> Operation:
     rank, size = call.rank("self"), call["self"].meta["val"].shape
     if call["dim"] % rank == 0 and call["start"] in (0, None):
-        return call.operation("identity", "self")
-    if call["dim"] % rank != 1 or call["step"] != 1:
-        raise call.error("only slices of channels (dimension 1) are supported")
-    start, end, _ = slice(call["start"], call["end"]).indices(int(size[1]))
-    return call.operation("slice", "self", attributes={"start": start, "end": end})
+        return _elementwise(call, "identity")
+    if not call.is_channel_axis("self", call["dim"]) or call["step"] != 1:
+        raise call.error("only slices of channels are supported")
+    start, end, _ = slice(call["start"], call["end"]).indices(int(size[call["dim"] % rank]))
+    return _elementwise(call, "slice", start=start, end=end)
 
 
 def _split(call: Call, picked: fx.Node, index: int) -> Operation:
     """One part of a split or chunk along the channels."""
-    if call["dim"] % call.rank("self") != 1:
-        raise call.error("only splits of channels (dimension 1) are supported")
-    sizes = [int(part.shape[1]) for part in call.node.meta["val"]]
+    if not call.is_channel_axis("self", call["dim"]):
+        raise call.error("only splits of channels are supported")
+    sizes = [int(part.shape[call["dim"] % call.rank("self")]) for part in call.node.meta["val"]]
     attributes = {"start": sum(sizes[:index]), "end": sum(sizes[: index + 1])}
-    source = call["self"].name
-    return Operation(picked.name, "slice", place_of(call.node), (source,), shape_of(picked), attributes=attributes)
+    call.result = call.view("self")
+    shape = list(call.shape("self"))
+    shape[1] = sizes[index]
+    place = place_of(call.node)
+    return Operation(
+        picked.name, "slice", place, (call["self"].name,), tuple(shape), attributes=attributes, call=describe(call.node)
+    )
 
 
 def _named(kind: str) -> Rule:
-    return lambda call: call.operation(kind, call.first())
+    return lambda call: _elementwise(call, kind)
 
 
+_UNARY = ("relu", "relu6", "sigmoid", "tanh", "silu", "hardswish", "hardsigmoid")
 _BY_NAME: dict[str, Rule] = {
     **dict.fromkeys(("conv1d.default", "conv1d.padding", "conv2d.default", "conv2d.padding"), _convolution),
-    "linear.default": _linear,
+    "linear.default": linear,
+    **dict.fromkeys(("conv_transpose2d.input",), _transposed_convolution),
     "batch_norm.default": _batch_norm,
-    "add.Tensor": _arithmetic("add"),
-    "mul.Tensor": _arithmetic("mul"),
+    "add.Tensor": add,
+    "sub.Tensor": subtract,
+    "mul.Tensor": multiply,
+    "div.Tensor": divide,
     "hardtanh.default": _hardtanh,
     "clamp.default": _plain_clamp,
     "leaky_relu.default": _leaky_relu,
-    "softmax.int": _softmax,
-    **{f"{kind}.default": _named(kind) for kind in ("relu", "relu6", "sigmoid", "silu", "hardswish", "hardsigmoid")},
+    "prelu.default": _prelu,
+    "gelu.default": _gelu,
+    "layer_norm.default": layer_norm,
+    "scaled_dot_product_attention.default": attention,
+    **dict.fromkeys(("matmul.default", "bmm.default"), matrix_product),
+    "softmax.int": softmax,
+    **{
+        f"{kind}.default": _named(kind)
+        for kind in ("relu", "relu6", "sigmoid", "tanh", "silu", "hardswish", "hardsigmoid")
+    },
     "mean.dim": _mean,
     **dict.fromkeys(("adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default"), _adaptive_average_pool),
     **dict.fromkeys(("max_pool1d.default", "max_pool2d.default"), _max_pool),
     **dict.fromkeys(("avg_pool1d.default", "avg_pool2d.default"), _average_pool),
     **dict.fromkeys(("constant_pad_nd.default", "pad.default"), _pad),
+    **{f"upsample_bilinear2d.{form}": _bilinear for form in ("default", "vec")},
+    "pixel_shuffle.default": _pixel_shuffle,
     **{f"upsample_nearest{rank}d.{form}": _upsample for rank in (1, 2) for form in ("default", "vec")},
     **dict.fromkeys(
         ("flatten.using_ints", "unflatten.int", "view.default", "reshape.default", "unsqueeze.default"), _reshape

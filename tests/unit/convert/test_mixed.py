@@ -133,7 +133,9 @@ def test_float_input_and_output_change_no_value(inputs, tmp_path, scheme):
     interpreter = Interpreter(str(path))
     ends = (*interpreter.get_input_details(), *interpreter.get_output_details())
     assert [end["dtype"] for end in ends] == [np.float32, np.float32]
-    assert compare("io", before, run_model(path, inputs.numpy()), network.output_scale()).max_abs_lsb <= (1 if scheme == "wi8_ai8" else 4)
+    assert compare("io", before, run_model(path, inputs.numpy()), network.output_scale()).max_abs_lsb <= (
+        1 if scheme == "wi8_ai8" else 4
+    )
     audit = audit_file(path, scheme)
     assert audit.honest and not audit.findings
 

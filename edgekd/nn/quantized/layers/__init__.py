@@ -2,17 +2,29 @@
 
 from edgekd.nn.quantized.layers.arithmetic import QuantizedAdd, QuantizedMultiply
 from edgekd.nn.quantized.layers.base import QuantizedLayer
-from edgekd.nn.quantized.layers.movement import ChannelShuffle, Concatenation, Reshape, Slice, Upsample
-from edgekd.nn.quantized.layers.nonlinear import HardSwish, LeakyRelu, Sigmoid, Softmax
+from edgekd.nn.quantized.layers.movement import (
+    ChannelShuffle,
+    Concatenation,
+    Constant,
+    DepthToSpace,
+    Permute,
+    Reshape,
+    Slice,
+    Upsample,
+    UpsampleBilinear,
+)
+from edgekd.nn.quantized.layers.nonlinear import Gelu, HardSwish, LeakyRelu, Sigmoid, Softmax, Tanh
 from edgekd.nn.quantized.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
+from edgekd.nn.quantized.layers.tokens import Attention, LayerNorm
 from edgekd.nn.quantized.layers.weighted import QuantizedConv, QuantizedLinear, WeightedLayer
 
 LAYERS: dict[str, type[QuantizedLayer]] = {
     layer.kind: layer
     for layer in (
         *(QuantizedConv, QuantizedLinear, QuantizedAdd, QuantizedMultiply),
-        *(GlobalAveragePool, AveragePool, MaxPool, HardSwish, LeakyRelu, Sigmoid, Softmax),
-        *(Reshape, Concatenation, Slice, ChannelShuffle, Upsample),
+        *(GlobalAveragePool, AveragePool, MaxPool, HardSwish, LeakyRelu, Sigmoid, Softmax, Tanh, Gelu),
+        *(Reshape, Concatenation, Slice, ChannelShuffle, Upsample, UpsampleBilinear, DepthToSpace, Permute, Constant),
+        *(LayerNorm, Attention),
     )
 }
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from edgekd.nn.quantized.layers.base import QuantizedLayer, Scales
@@ -66,3 +69,58 @@ class Upsample(QuantizedLayer):
         """The enlarged tensor."""
         height, width = self.attributes["factor"]
         return F.interpolate(inputs[0], scale_factor=(float(height), float(width)), mode="nearest")
+
+
+class UpsampleBilinear(QuantizedLayer):
+    """Bilinear interpolation to `size` (height, width); `align_corners` as in torch. In float only."""
+
+    kind = "upsample_bilinear"
+    in_float_only = True
+
+    def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
+        """The enlarged tensor."""
+        size, corners = self.attributes["size"], self.attributes["align_corners"]
+        return F.interpolate(inputs[0], size=size, mode="bilinear", align_corners=corners)
+
+
+class DepthToSpace(QuantizedLayer):
+    """Blocks of `factor` (height, width) pixels out of channels: those of a pixel lie together in the input."""
+
+    kind = "depth_to_space"
+    grid_rule = "input"
+
+    def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
+        """The larger image, (N, C fh fw, H, W) to (N, C, H fh, W fw)."""
+        batch, channels, height, width = inputs[0].shape
+        rows, columns = self.attributes["factor"]
+        blocks = inputs[0].reshape(batch, rows, columns, channels // (rows * columns), height, width)
+        return blocks.permute(0, 3, 4, 1, 5, 2).reshape(batch, -1, height * rows, width * columns)
+
+
+class Permute(QuantizedLayer):
+    """The stored axes in another order: attribute `axes`, the batch first."""
+
+    kind = "permute"
+    grid_rule = "input"
+
+    def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
+        """The permuted tensor."""
+        return inputs[0].permute(self.attributes["axes"])
+
+
+class Constant(QuantizedLayer):
+    """A tensor (1, ...) of the model that takes part in sums and products."""
+
+    kind = "constant"
+
+    def __init__(self, value: Tensor, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.value = nn.Parameter(value.detach().clone())
+
+    def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
+        """The tensor."""
+        return self.value
+
+    def describe(self, scales: Scales) -> dict[str, Any]:
+        """The layer with its values as weight, float32; the writers put them on the output's grid."""
+        return {**super().describe(scales), "weight": self.value.detach().cpu().numpy().astype(np.float32)}

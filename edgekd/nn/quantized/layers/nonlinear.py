@@ -11,6 +11,8 @@ from edgekd.nn.quantized.network import Grid
 
 UNIT_GRID = Grid(1.0 / 256.0, -128)
 """The only output grid of TFLite's LOGISTIC and SOFTMAX."""
+TANH_GRID = Grid(1.0 / 128.0, 0)
+"""The only output grid of TFLite's TANH."""
 
 
 class HardSwish(QuantizedLayer):
@@ -42,6 +44,28 @@ class Sigmoid(QuantizedLayer):
     def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
         """The activation."""
         return torch.sigmoid(inputs[0])
+
+
+class Tanh(QuantizedLayer):
+    """The hyperbolic tangent."""
+
+    kind = "tanh"
+    fixed_grid = TANH_GRID
+
+    def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
+        """The activation."""
+        return torch.tanh(inputs[0])
+
+
+class Gelu(QuantizedLayer):
+    """x times the normal distribution function of x, `approximate` by a tanh or not ("none")."""
+
+    kind = "gelu"
+    in_float_only = True
+
+    def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
+        """The activation."""
+        return F.gelu(inputs[0], approximate=self.attributes["approximate"])
 
 
 class Softmax(QuantizedLayer):
