@@ -1,8 +1,8 @@
 """Prints results/zoo.json as the Markdown table of README.md: python -m benchmarks.quantization.table.
 
 Two promises stand per network. "Same parameters": torch, ONNX (exact), TFLite's reference kernels and TFLite as
-deployed agree on at least 99 % of the inputs. "Same logits": at least 99 % of TFLite's and ONNX's are identical and none
-is more than 2 LSB off, and torch and TFLite agree on 99.5 % of the inputs and 90 % of the logits.
+deployed agree on at least 99 % of the inputs. "Same logits": at least 99 % of TFLite's and ONNX's are identical and
+none is more than 2 LSB off, and torch and TFLite agree on 99.5 % of the inputs and 90 % of the logits.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from edgekd.records import Hinton, Scheme, Training
 from edgekd.tasks import Development
 from edgekd.train.distill import QAT_OBJECTIVES, train_model
 from edgekd.train.examples import correct, examples_of, logits_of, resolve_device
+from edgekd.train.loop import Trained
 
 SCHEDULE = Training(epochs=10, learning_rate=1e-3, warmup_fraction=0.0, patience=10, ema_decay=0.0)
 """Of the training that follows: the weights that are left are good ones, so it starts low."""
@@ -58,39 +59,20 @@ def prune_and_train(
         ConfigurationError: no such profile.
         MissingExtraError: torch-pruning is not installed.
     """
-    images, shape = as_images(model, data.development.train.inputs), data.development.train.inputs.shape[1:]
-    first = torch.from_numpy(np.ascontiguousarray(data.development.train.inputs[:1]))
+    inputs = data.development.train.inputs
+    images = as_images(model, inputs)
+    first = torch.from_numpy(np.ascontiguousarray(inputs[:1]))
     example = first if images is model else first.squeeze(2)
     progress.stage("prune", f"{options.share:.0%} of the parameters")
     pruned = prune(model, example, options.share)
     worth = _worth(model, pruned, example, scheme, options.profile, progress)
     refuse_if_useless(worth, options.share)
-    where = resolve_device(device)
-    development = data.development
-    if not data.labelled:
-        development = Development(answered_by(images, development.train), answered_by(images, development.validation))
-    size = (int(shape[0]), int(shape[1]), int(shape[2]))
-    smaller = as_images(pruned.model, data.development.train.inputs)
-
-    def accuracy(module: nn.Module) -> float:
-        examples = examples_of(development.validation, size)
-        return float(correct(logits_of(module.to(where), examples.inputs, where), examples.labels).float().mean())
-
-    before, cut = accuracy(images), accuracy(smaller)
     progress.stage("train", f"{pruned.parameters} of {pruned.parameters_before} parameters, taught by the whole module")
     epochs = options.epochs or SCHEDULE.epochs
-    trained = train_model(
-        smaller,
-        development,
-        size,
-        QAT_OBJECTIVES if data.labelled else (Hinton(weight=1.0),),
-        SCHEDULE.model_copy(update={"epochs": epochs, "patience": epochs}),
-        seed=seed,
-        device=where,
-        title="the pruned module",
-        on_progress=progress.update,
-        teacher_logits=logits_of(images, examples_of(development.train, size).inputs, where),
-    )
+    schedule = SCHEDULE.model_copy(update={"epochs": epochs, "patience": epochs})
+    pupil = _Pupil(as_images(pruned.model, inputs), images, data, resolve_device(device))
+    before, cut = pupil.accuracy(images), pupil.accuracy(pupil.module)
+    trained = pupil.train(schedule, seed, progress)
     model.cpu()
     report = PruningReport(
         share=options.share,
@@ -104,6 +86,40 @@ def prune_and_train(
         epochs=trained.epochs,
     )
     return pruned.model.cpu().eval(), report
+
+
+class _Pupil:
+    """A pruned module for inputs (N, C, H, W), what the whole one teaches it, and on what."""
+
+    def __init__(self, module: nn.Module, whole: nn.Module, data: CalibrationData, device: torch.device) -> None:
+        self.module, self.whole, self.device, self.labelled = module, whole, device, data.labelled
+        self.data = data.development
+        if not data.labelled:
+            self.data = Development(answered_by(whole, self.data.train), answered_by(whole, self.data.validation))
+        channels, height, width = self.data.train.inputs.shape[1:]
+        self.shape = (int(channels), int(height), int(width))
+
+    def accuracy(self, module: nn.Module) -> float:
+        """Share of the validation split that a module gets right."""
+        examples = examples_of(self.data.validation, self.shape)
+        logits = logits_of(module.to(self.device), examples.inputs, self.device)
+        return float(correct(logits, examples.labels).float().mean())
+
+    def train(self, schedule: Training, seed: int, progress: Progress) -> Trained:
+        """Train the pruned module in place."""
+        logits = logits_of(self.whole, examples_of(self.data.train, self.shape).inputs, self.device)
+        return train_model(
+            self.module,
+            self.data,
+            self.shape,
+            QAT_OBJECTIVES if self.labelled else (Hinton(weight=1.0),),
+            schedule,
+            seed=seed,
+            device=self.device,
+            title="the pruned module",
+            on_progress=progress.update,
+            teacher_logits=logits,
+        )
 
 
 def _worth(

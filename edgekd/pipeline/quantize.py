@@ -113,8 +113,9 @@ def quantize(
     data = load_calibration(calibration, model)
     whole, pruning = model, None
     if options.prune is not None:
+        scheme, seed, device = options.lowered_scheme, options.seed, options.device
         model, pruning = prune_and_train(
-            whole, data, options.scheme, options.prune, seed=options.seed, device=options.device, progress=progress
+            whole, data, scheme, options.prune, seed=seed, device=device, progress=progress
         )
     work = _Work(model, whole, data, options, progress)
     # What has no form is refused before anything takes time.
