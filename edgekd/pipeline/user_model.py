@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from edgekd.errors import ConfigurationError
 from edgekd.tasks import Development, Split, load_task
 from edgekd.train.examples import logits_of
+from edgekd.train.objectives import OUTPUTS_IN_WORDS
 
 HELD_BACK_EVERY = 5
 """Of a folder's inputs every fifth is held back: it decides what is kept, and nothing is calibrated on it."""
@@ -128,6 +129,11 @@ def load_calibration(name: str, model: nn.Module) -> CalibrationData:
     if not name.endswith(".py") and path.exists():
         return _of_arrays(path, model)
     task = load_task(name, {})
+    if task.outputs != "classes":
+        raise ConfigurationError(
+            f"--calib {name}: the task's outputs are {OUTPUTS_IN_WORDS[task.outputs]}, and `edgekd quantize` judges "
+            "classes only so far"
+        )
     _require_accepts(model, task.validation.inputs[:1], len(task.classes))
     return CalibrationData(task.name, task.development(), task.test, len(task.classes), labelled=True)
 

@@ -94,8 +94,9 @@ def invoke(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_distill_prints_them_and_fit_and_quantize_refuse_them_by_name(capfd):
-    rotation = HERE / "rotation_task.py"
+def test_distill_prints_them_and_fit_and_quantize_refuse_them_by_name(tmp_path, capfd):
+    rotation, model = HERE / "rotation_task.py", tmp_path / "model.py"
+    model.write_text("from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())\n")
     ran = invoke("distill", "--task", rotation, "--epochs", 1, "--json")
     assert ran.exit_code == 0, ran.output
     result = json.loads(ran.stdout)
@@ -104,6 +105,10 @@ def test_distill_prints_them_and_fit_and_quantize_refuse_them_by_name(capfd):
         (("distill", "--task", rotation, "--objective", "dkd"), "'dkd' compares distributions over classes"),
         (("distill", "--task", rotation, "--regime", "data_free"), "'data_free' is for classes"),
         (("fit", "--task", rotation, "--profile", "host"), "the outputs are values, and `edgekd fit`"),
+        (
+            ("quantize", f"{model}:make", "--calib", rotation, "--out", tmp_path / "out"),
+            "the task's outputs are values, and `edgekd quantize`",
+        ),
     ):
         ran = invoke(*arguments)
         assert ran.exit_code == 3
