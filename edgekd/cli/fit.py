@@ -61,6 +61,13 @@ def fit_command(
         Literal["ladder", "halving"] | None,
         typer.Option(help="Sizes in turn, or a search by short runs. Default: the recipe's, ladder."),
     ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.py:NAME",
+            help="Students to choose from: ds-cnn, inverted-residual, or a `Space` of your own. Default: the task's.",
+        ),
+    ] = None,
     qat: Annotated[
         Literal["auto", "always", "never"] | None,
         typer.Option(
@@ -125,6 +132,8 @@ def fit_command(
 
         edgekd fit --profile rpi4 --profile rpi5 --dry-run
 
+        edgekd fit --profile rpi4 --space my_students.py:space --latency-p90-ms 2
+
         edgekd fit --profile rpi4 --board pi@raspberrypi.local --search halving
 
         edgekd fit --profile rpi4 --task mine.py --teacher mine.onnx --objective auto
@@ -154,7 +163,7 @@ def fit_command(
     )
     names: list[str | None] = [*profile] if profile else [None]
     teaching = TeachingFlags(objective, regime, labels, teacher, tune_minutes, tune_search)
-    each = [resolve(name, recipe, task, flags, seed, ablation, search, teaching, qat, seeds) for name in names]
+    each = [resolve(name, recipe, task, flags, seed, ablation, search, teaching, qat, seeds, space) for name in names]
     boards = [settings.profile.name for settings in each]
     if board is not None and len(each) > 1:
         raise ConfigurationError(f"--board is one board, but there are {len(each)} profiles: {', '.join(boards)}")

@@ -7,8 +7,9 @@ one dense layer. Signals are images of height 1, because TFLite has no one-dimen
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from edgekd.core.operators import Operator, OperatorKind, OperatorList
 
@@ -76,8 +77,21 @@ class Architecture:
         return self.blocks[-1].convolutions[-1].out_channels
 
 
+@dataclass(frozen=True, slots=True)
+class TracedArchitecture(Architecture):
+    """A student that a user's own code builds. Its operators were read from its graph; `build` gives the torch module.
+
+    It has no `blocks`.
+    """
+
+    operators: OperatorList
+    build: Callable[[], Any]
+
+
 def operator_list(architecture: Architecture) -> OperatorList:
     """The operators of one inference at batch 1, batch norms and activations fused into their convolutions."""
+    if isinstance(architecture, TracedArchitecture):
+        return architecture.operators
     channels, height, width = architecture.input_shape
     tensors = {"input": channels * height * width}
     operators: list[Operator] = []

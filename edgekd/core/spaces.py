@@ -146,6 +146,7 @@ class ImageSpace:
 
 
 SPACES: dict[str, StudentSpace] = {space.name: space for space in (SignalSpace(), ImageSpace())}
+"""By name: those built in, and a user's own once it was read."""
 
 
 def space_named(name: str) -> StudentSpace:

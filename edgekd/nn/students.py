@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgekd.core.architecture import Architecture, Block, Convolution
+from edgekd.core.architecture import Architecture, Block, Convolution, TracedArchitecture
 
 _ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
@@ -56,6 +56,11 @@ class Student(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
+        self.network: nn.Module | None = None
+        """A user's own module in place of all others."""
+        if isinstance(architecture, TracedArchitecture):
+            self.network = architecture.build()
+            return
         blocks: list[StudentBlock] = []
         size = architecture.input_shape[1:]
         for block in architecture.blocks:
@@ -68,6 +73,9 @@ class Student(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (N, outputs)."""
+        if self.network is not None:
+            built: Tensor = self.network(inputs)
+            return built
         logits: Tensor = self.classifier(self.flatten(self.pool(self.blocks(inputs))))
         return logits
 

@@ -21,6 +21,7 @@ from edgekd.pipeline.stages import StageRunner, TrainedModel
 from edgekd.pipeline.teaching import Teaching
 from edgekd.pipeline.teaching_parts import Design, Given
 from edgekd.pipeline.tune import Chosen, choice_of, choose
+from edgekd.pipeline.user_space import source_of
 from edgekd.records import Ablation, Candidate, Distillation, DistillationReport, QuantizationReport, Training
 from edgekd.store import RunDirectory
 from edgekd.tasks import Development, Split, Task
@@ -61,7 +62,8 @@ class FitRun:
         self.run, self.plan, self.task, self.names, self.progress = run, plan, task, names, progress
         self.recipe = plan.recipe
         device = str(resolve_device(self.recipe.device))
-        self.stages = StageRunner(run, progress, self.recipe.seed, data=task.content_hash(), device=device)
+        depends = {"data": task.content_hash(), "device": device, **source_of(plan.space)}
+        self.stages = StageRunner(run, progress, self.recipe.seed, **depends)
         self.teaching = Teaching(self.recipe, task, self.stages, Given(feature_cache=features))
 
     def run_stages(self) -> Fit:

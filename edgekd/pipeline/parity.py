@@ -11,7 +11,6 @@ from torch import nn
 
 from edgekd.convert.divergence import Form
 from edgekd.convert.parity import GATED, LADDER, LEAST_AGREEMENT, float_rung, form_logits, rungs, torch_logits
-from edgekd.core.spaces import SPACES
 from edgekd.core.spread import evenly
 from edgekd.errors import BuildError, ConfigurationError
 from edgekd.load import load_recipe
@@ -19,6 +18,7 @@ from edgekd.nn.quantized.model import QuantizedModel, quantize_model
 from edgekd.nn.students import Student, example_input
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.evaluation import PARITY_INPUTS
+from edgekd.pipeline.user_space import space_of
 from edgekd.records import Measurement, Parity, Record, Report
 from edgekd.store import RunDirectory, hash_file
 from edgekd.tasks import Task, load_task, student_inputs
@@ -110,7 +110,7 @@ def _models(run: RunDirectory, report: Report, task: Task) -> tuple[Student, Qua
     """The student's architecture, and its fake-quantized model with the weights that the files were made from."""
     if report.student is None:
         raise ConfigurationError(f"{run.report_json} names no student")
-    space = SPACES[report.student.space]
+    space = space_of(report.student.space)
     architecture = space.architecture(report.student.choices, task.input_shape, len(task.classes))
     student = Student(architecture)
     int8 = [artifact for artifact in report.artifacts if artifact.scheme not in ("fp32", "fp16")]

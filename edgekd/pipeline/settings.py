@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from edgekd.errors import ConfigurationError, MissingExtraError
 from edgekd.load import load_profile, load_recipe
 from edgekd.pipeline.teaching_flags import TeachingFlags, set_fields
+from edgekd.pipeline.user_space import anchored_space
 from edgekd.records import Budget, DeviceProfile, Qat, Recipe
 from edgekd.tasks import Task
 
@@ -42,6 +43,7 @@ def resolve(
     teaching: TeachingFlags = TeachingFlags(),
     qat: Qat | None = None,
     ablation_seeds: int | None = None,
+    space: str | None = None,
 ) -> Settings:
     """Put flags over the recipe over the profile.
 
@@ -56,6 +58,7 @@ def resolve(
         teaching: what the command line says of teaching.
         qat: over the recipe's.
         ablation_seeds: over the recipe's.
+        space: the students to choose from, over the recipe's: a name, or FILE.py:NAME.
 
     Raises:
         ConfigurationError: a file that cannot be read or is wrong, or no profile anywhere.
@@ -70,6 +73,9 @@ def resolve(
         recipe = Recipe.model_validate({**set_fields(recipe), "ablation": ablation})
     if search is not None:
         student = {**set_fields(recipe.student), "search": search}
+        recipe = Recipe.model_validate({**set_fields(recipe), "student": student})
+    if space is not None:
+        student = {**set_fields(recipe.student), "space": anchored_space(space, Path.cwd())}
         recipe = Recipe.model_validate({**set_fields(recipe), "student": student})
     if qat is not None:
         recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"qat": qat})})
@@ -146,7 +152,8 @@ def read_recipe(path: Path) -> Recipe:
     """
     recipe = load_recipe(path)
     changed: dict[str, object] = {
-        "task": recipe.task.model_copy(update={"name": anchored(recipe.task.name, path.parent)})
+        "task": recipe.task.model_copy(update={"name": anchored(recipe.task.name, path.parent)}),
+        "student": recipe.student.model_copy(update={"space": anchored_space(recipe.student.space, path.parent)}),
     }
     if recipe.profile:
         changed["profile"] = anchored(recipe.profile, path.parent)

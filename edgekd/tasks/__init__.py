@@ -2,6 +2,7 @@
 
 from edgekd.tasks.contract import METRICS_OF, Development, MetricName, Outputs, Split, Task, Teacher, student_inputs
 from edgekd.tasks.files import BUILT_IN, load_task
+from edgekd.tasks.space import Space
 
 __all__ = [
     "BUILT_IN",
@@ -9,6 +10,7 @@ __all__ = [
     "Development",
     "MetricName",
     "Outputs",
+    "Space",
     "Split",
     "Task",
     "Teacher",

@@ -1,0 +1,63 @@
+"""`edgekd fit` with a student space of a user's own: searched, trained, quantized, converted and judged."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TESTS = Path(__file__).resolve().parents[1]
+RECIPE = """
+ablation = "none"
+
+[task]
+name = "digits_task.py"
+
+[student]
+space = "user_spaces.py:space"
+search = "halving"
+pool = 2
+
+[distill.training]
+epochs = 6
+learning_rate = 0.01
+
+[quantize.training]
+epochs = 1
+learning_rate = 0.001
+"""
+
+
+def edgekd(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-c", "from edgekd.cli import main; main()", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "COLUMNS": "100", "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_users_own_students_are_fitted_and_the_file_is_one_of_them(tmp_path):
+    for name in ("digits_task.py", "user_spaces.py"):
+        shutil.copy(TESTS / name, tmp_path)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    result = edgekd("fit", "recipe.toml", "--profile", "host", "--out", "run", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["student"]["space"] == f"{tmp_path}/user_spaces.py:space"
+    assert set(report["student"]["choices"]) == {"width", "depth"}
+    assert report["accuracy"]["student_int8"] > 0.5
+    told = edgekd("predict", "run/student.tflite", "--profile", "host", "--json", cwd=tmp_path)
+    assert json.loads(told.stdout)["macs"] == report["student"]["macs"]
+    refused = edgekd(
+        "fit", "--task", "digits_task.py", "--space", "user_spaces.py:fails", "--profile", "host", cwd=tmp_path
+    )
+    assert refused.returncode == 3
+    assert "fails with width=16" in refused.stderr
