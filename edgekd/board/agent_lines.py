@@ -176,6 +176,7 @@ class PinnedLine(Record):
     kind: Literal["pinned"]
     governor: Word
     before: Texts
+    jetson_clocks: bool = False
     affinity: Annotated[tuple[Count, ...], Field(max_length=4096)]
 
 

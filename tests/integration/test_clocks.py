@@ -11,6 +11,7 @@ import pytest
 from interrupted import FIXTURES, board_model, short_plan
 from ssh_server import wait_until
 
+from edgekd.board.agent.gpu_memory import nvmap_kib
 from edgekd.board.agent_client import read_facts
 from edgekd.board.deploy import deploy_files
 from edgekd.board.measure import measure
@@ -121,3 +122,66 @@ def test_a_torn_journal_stops_nothing_and_names_no_other_file(tree, tmp_path):
         measured(short_plan("tflite", pin_clocks=True))
         assert governors(tree) == GOVERNORS
     assert victim.read_text() == "mine"
+
+
+@pytest.fixture
+def jetson(tree, tmp_path, monkeypatch):
+    """A Jetson by its device tree, and a stand-in for its jetson_clocks that keeps the state in a file."""
+    model = tree / "firmware/devicetree/base/model"
+    model.parent.mkdir(parents=True)
+    model.write_text("NVIDIA Jetson Orin Nano Developer Kit\0")
+    state, tools = tmp_path / "clocks", tmp_path / "tools"
+    state.write_text("free\n")
+    tools.mkdir()
+    program = tools / "jetson_clocks"
+    program.write_text(
+        "#!/bin/sh\n"
+        f'case $1 in --store) cp "{state}" "$2";; --restore) cp "$2" "{state}";; "") echo locked >"{state}";; '
+        "*) exit 1;; esac\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    return state
+
+
+def test_a_jetsons_clocks_are_locked_and_put_back(tree, jetson):
+    seen = []
+    result = measured(short_plan("tflite", pin_clocks=True), lambda message: seen.append(jetson.read_text()))
+    assert "locked\n" in seen
+    assert jetson.read_text() == "free\n"
+    assert governors(tree) == GOVERNORS
+    assert result.facts["method"]["pinned"]["jetson_clocks"]
+    assert result.gpu_memory_bytes is not None
+    assert result.peak_memory_bytes >= result.gpu_memory_bytes
+    assert not list(Path(os.environ["EDGEKD_BOARD_HOME"]).rglob("jetson_clocks.stored"))
+
+
+def test_a_jetsons_clocks_are_put_back_though_agent_and_guard_were_killed(tree, jetson):
+    agent = f"{os.environ['EDGEKD_BOARD_HOME']}/agent/agent-"
+    killed = []
+
+    def kill(message):
+        if "runs" in message and not killed:
+            for pid, _ in sorted(processes_of(agent), key=lambda found: b"--clock-guard" not in found[1]):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    with pytest.raises(BoardError):
+        measured(short_plan("tflite", pin_clocks=True, min_seconds=60.0, max_seconds=60.0), kill)
+    assert jetson.read_text() == "locked\n"
+    with open_session("local") as session:
+        read_facts(session, provision(session, "tflite").python)
+    assert wait_until(lambda: jetson.read_text() == "free\n")
+    assert governors(tree) == GOVERNORS
+
+
+def test_what_the_gpu_holds_is_the_processs_own_by_nvmap():
+    text = (
+        "CLIENT                        PROCESS      PID        SIZE\n"
+        "user                         trtexec     4242      12345K\n"
+        "user                         trtexec     4242          2M\n"
+        "user                            Xorg     1111      99999K\n"
+        "total                                              114392K\n"
+    )
+    assert nvmap_kib(text, 4242) == 12345 + 2 * 1024
+    assert nvmap_kib(text, 7) == nvmap_kib("", 4242) == 0

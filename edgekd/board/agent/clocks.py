@@ -3,7 +3,9 @@
 The governor is set by a guard: a process in a session of its own that waits for the end of its standard input, which
 comes when this process ends in whatever way, and then restores what it found. What it found is in a journal beside
 the agent, so that even a guard that was killed is made up for by the next run (unless the board booted since, which
-resets governors by itself). The affinity is this process's own and ends with it.
+resets governors by itself). On a Jetson the guard also locks the clocks with NVIDIA's own `jetson_clocks`, which knows
+GPU and memory as well; `nvpmodel` is left alone: another mode may need a reboot, and outlives one. The
+affinity is this process's own and ends with it.
 """
 
 from __future__ import annotations
@@ -11,18 +13,22 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from .state import read_text
+from .state import command_places, is_jetson, read_text
 from .wire import AgentError, Wire
 
 GUARD_OPTION = "--clock-guard"
 GOVERNOR = "performance"
 JOURNAL = "clocks.json"
+STORED = "jetson_clocks.stored"
+JETSON_CLOCKS = "jetson_clocks"
+JETSON_SECONDS = 15.0
 ANSWER_S = 20.0
 END_WAIT_S = 10.0
 
@@ -41,6 +47,23 @@ def _is_guard(pid: int) -> bool:
         return GUARD_OPTION.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def _jetson_clocks(sysfs: Path) -> str | None:
+    """NVIDIA's own program for it, on a Jetson that has it."""
+    return shutil.which(JETSON_CLOCKS, path=command_places()) if is_jetson(sysfs) else None
+
+
+def _run_jetson_clocks(program: str, *arguments: str) -> None:
+    rights = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    subprocess.run(
+        [*rights, program, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        timeout=JETSON_SECONDS,
+    )
 
 
 def _write(path: Path, text: str) -> None:
@@ -67,7 +90,8 @@ class PinnedClocks:
         os.sched_setaffinity(0, affinity)
         self._guard: subprocess.Popen[bytes] | None = None
         before: dict[str, str] = {}
-        if _governor_files(sysfs):
+        jetson = _jetson_clocks(sysfs) is not None
+        if _governor_files(sysfs) or jetson:
             self._guard = subprocess.Popen(
                 [sys.executable, "-I", sys.argv[0], GUARD_OPTION, str(sysfs)],
                 stdin=subprocess.PIPE,
@@ -79,7 +103,13 @@ class PinnedClocks:
                 self.release()
                 raise AgentError("clocks", f"--pin-clocks: {answer['problem']}")
             before = answer["before"]
-        wire.send("pinned", governor=GOVERNOR if before else "", before=before, affinity=sorted(affinity))
+        wire.send(
+            "pinned",
+            governor=GOVERNOR if before else "",
+            before=before,
+            affinity=sorted(affinity),
+            jetson_clocks=jetson,
+        )
 
     def _answer(self) -> dict[str, Any]:
         assert self._guard is not None and self._guard.stdout is not None
@@ -120,20 +150,27 @@ def run_guard(sysfs: Path) -> int:
         signal.signal(number, signal.SIG_IGN)
     files = _governor_files(sysfs)
     before = {str(path): (read_text(path, 64) or "").strip() for path in files}
-    journal = Path(sys.argv[0]).parent / JOURNAL
+    journal, stored = (Path(sys.argv[0]).parent / name for name in (JOURNAL, STORED))
+    jetson = _jetson_clocks(sysfs)
     problem = ""
     try:
+        stored.unlink(missing_ok=True)
         journal.write_text(json.dumps({"boot_id": _boot_id(), "guard": os.getpid(), "before": before}))
+        if jetson is not None:
+            _run_jetson_clocks(jetson, "--store", str(stored))
+            _run_jetson_clocks(jetson)
         for path in files:
             _write(path, GOVERNOR)
             if (read_text(path, 64) or "").strip() != GOVERNOR:
                 raise OSError(f"{path} does not take '{GOVERNOR}'")
     except (OSError, subprocess.SubprocessError) as error:
-        problem = f"the frequency governor cannot be set: {error}. It takes root, or sudo without a password for `tee`"
+        problem = f"the clocks cannot be set: {error}. It takes root, or sudo without a password for `tee`" + (
+            f" and {JETSON_CLOCKS}" if jetson else ""
+        )
     _tell({"before": before, "problem": problem})
     while os.read(0, 64):
         pass
-    _restore(before)
+    _restore(sysfs, before, stored)
     journal.unlink(missing_ok=True)
     return 0
 
@@ -146,7 +183,15 @@ def _tell(answer: dict[str, Any]) -> None:
         return
 
 
-def _restore(before: dict[str, str]) -> None:
+def _restore(sysfs: Path, before: dict[str, str], stored: Path) -> None:
+    jetson = _jetson_clocks(sysfs)
+    try:
+        if jetson is not None and stored.exists():
+            _run_jetson_clocks(jetson, "--restore", str(stored))
+            stored.unlink(missing_ok=True)
+    except (OSError, subprocess.SubprocessError):
+        # The governors are restored all the same; what was stored stays for the next run.
+        pass
     for path, governor in before.items():
         try:
             if governor and (read_text(Path(path), 64) or "").strip() != governor:
@@ -168,7 +213,8 @@ def restore_leftovers(sysfs: Path) -> None:
             return
         allowed = {str(path) for path in _governor_files(sysfs)}
         if left["boot_id"] == _boot_id():
-            _restore({path: str(value) for path, value in left["before"].items() if path in allowed})
+            before = {path: str(value) for path, value in left["before"].items() if path in allowed}
+            _restore(sysfs, before, journal.with_name(STORED))
     except (ValueError, KeyError, TypeError, AttributeError):
         # A torn journal tells nothing.
         pass

@@ -25,9 +25,14 @@ def read_text(path: Path, limit: int = TEXT_LIMIT) -> str | None:
         return None
 
 
+def command_places() -> str:
+    """Where boards keep their own commands, whatever the login's PATH is."""
+    return os.environ.get("PATH", os.defpath) + ":/usr/bin:/usr/sbin:/opt/vc/bin"
+
+
 def command_output(name: str, *arguments: str) -> str | None:
     """What a command prints, or None where it is not there or fails."""
-    path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/bin:/usr/sbin:/opt/vc/bin")
+    path = shutil.which(name, path=command_places())
     if path is None:
         return None
     try:
