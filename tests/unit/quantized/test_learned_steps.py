@@ -14,6 +14,9 @@ from edgekd.nn.quantized.layers import WeightedLayer
 from edgekd.nn.quantized.learned_steps import LearnedQuantizer, gradient_scale, learn_steps, settle_steps
 from edgekd.nn.quantized.model import quantize_model
 from edgekd.nn.quantized.quantizer import ActivationQuantizer
+from edgekd.records import Quantization, Training
+from edgekd.tasks import Development, Split
+from edgekd.train.distill import train_quantized
 
 
 def straight(exact):
@@ -182,3 +185,29 @@ def test_steps_hold_while_not_observing(calibrated):
     grids = {key: quantizer.grid() for key, quantizer in model.quantizers.items()}
     train(model, student, inputs, 3)
     assert {key: quantizer.grid() for key, quantizer in model.quantizers.items()} == grids
+
+
+def test_qat_learns_its_steps_and_leaves_an_ordinary_model(signal_student):
+    generator = torch.Generator().manual_seed(5)
+    shape = signal_student.architecture.input_shape
+    inputs = torch.randn(128, *shape, generator=generator)
+    with torch.no_grad():
+        logits = signal_student(inputs)
+    split = Split(inputs.numpy(), logits.argmax(1).numpy())
+    model = quantize_model(signal_student, inputs)
+    model.calibrate(inputs.split(32))
+    recipe = Quantization(steps="learned", training=Training(epochs=2, learning_rate=3e-3, warmup_fraction=0.0))
+    train_quantized(
+        model,
+        Development(split, split),
+        shape,
+        recipe,
+        seed=0,
+        device=torch.device("cpu"),
+        on_progress=lambda message: None,
+        float_logits=logits,
+    )
+    assert {type(quantizer) for quantizer in model.quantizers.values()} == {ActivationQuantizer}
+    fresh = quantize_model(signal_student, inputs)
+    fresh.load_state_dict(model.cpu().state_dict())
+    assert fresh.eval().network().parameters == model.network().parameters
