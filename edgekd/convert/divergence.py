@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +29,11 @@ _FILES: dict[str, tuple[str, Kernels]] = {
 _SUDDEN_DROP = 0.01
 """A layer is where two forms part when it alone costs this share of identical values."""
 _MANY_SATURATED = 0.05
+_ROUNDED_TWICE = {
+    **{"conv": "CONV_2D or DEPTHWISE_CONV_2D", "linear": "FULLY_CONNECTED", "mul": "MUL", "add": "ADD"},
+    **{"global_average_pool": "MEAN", "leaky_relu": "LEAKY_RELU"},
+}
+"""Reference kernels that scale by MultiplyByQuantizedMultiplier (tensorflow/lite/kernels/internal/common.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +51,16 @@ class LayerDifference:
     low: float
     high: float
     saturated: float
+    forms: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """The layer, its range, how far the forms are apart, and what that looks like."""
-        if self.max_abs_steps <= 1:
+        if "tflite reference" in self.forms and self.kind in _ROUNDED_TWICE:
+            cause = (
+                f"TFLite's reference {_ROUNDED_TWICE[self.kind]} rounds twice, first to the bits of its multiplier, so "
+                "that sums just below a half are rounded up; no board runs it unless XNNPACK is off"
+            )
+        elif self.max_abs_steps <= 1:
             cause = "rounding of ties"
         elif self.saturated > _MANY_SATURATED:
             cause = f"{self.saturated:.0%} of its values saturate"
@@ -75,7 +86,7 @@ def layer_differences(model: QuantizedModel, inputs: Array, first: Form, second:
                 else _run(network.until(layer.output), Path(scratch), form, inputs)
                 for form in (first, second)
             ]
-            yield _difference(network, layer, *outputs)
+            yield replace(_difference(network, layer, *outputs), forms=(first, second))
 
 
 def first_divergent_layer(differences: Iterator[LayerDifference]) -> LayerDifference | None:

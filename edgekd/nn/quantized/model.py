@@ -14,13 +14,14 @@ from edgekd.nn.quantized.grids import shared_grids
 from edgekd.nn.quantized.islands import Islands, readers_of, rounded
 from edgekd.nn.quantized.layers import LAYERS, QuantizedLayer, WeightedLayer
 from edgekd.nn.quantized.layers.movement import Constant
+from edgekd.nn.quantized.layers.nonlinear import LeakyRelu
 from edgekd.nn.quantized.layers.tokens import LayerNorm
 from edgekd.nn.quantized.network import CEILINGS, Grid, Network
 from edgekd.nn.quantized.operations import Operation, Trace
 from edgekd.nn.quantized.quantizer import ActivationQuantizer
 from edgekd.nn.quantized.rewrite import simplify
 from edgekd.nn.quantized.scheme import SCHEMES, SchemeSpec
-from edgekd.nn.quantized.ties import untied_scale
+from edgekd.nn.quantized.ties import leaky_steps, untied_scale
 from edgekd.nn.quantized.trace import trace
 from edgekd.records import Scheme
 
@@ -243,18 +244,33 @@ class QuantizedModel(nn.Module):
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Nudge the scales of int8 sums, by a percent at most, to where every runtime rounds every sum alike."""
+        """Nudge int8 scales, by a percent or so, to where every runtime computes sums and leaky ReLUs alike."""
         if self._spec.activation_bits != 8 or self._spec.symmetric:
             return
         for step in self.steps:
-            quantizer = self._quantizer(step.key)
-            sums = self.layer(step).kind == "add" and step.key not in self.islands.steps
-            if not sums or quantizer is None or quantizer.fixed or not quantizer.is_set:
+            quantizer, layer = self._quantizer(step.key), self.layer(step)
+            if step.key in self.islands.steps or quantizer is None or quantizer.fixed or not quantizer.is_set:
                 continue
-            first, second = (self.grid(name) for name in step.inputs)
-            if first is not None and second is not None:
-                shrink = quantizer.activation in CEILINGS
-                quantizer.scale.fill_(untied_scale(first, second, quantizer.grid(), shrink))
+            if layer.kind == "add":
+                self._settle_sum(step, quantizer)
+            elif isinstance(layer, LeakyRelu):
+                self._settle_leaky_relu(step, layer, quantizer)
+
+    def _settle_sum(self, step: Step, quantizer: ActivationQuantizer) -> None:
+        first, second = (self.grid(name) for name in step.inputs)
+        if first is not None and second is not None:
+            shrink = quantizer.activation in CEILINGS
+            quantizer.scale.fill_(untied_scale(first, second, quantizer.grid(), shrink))
+
+    def _settle_leaky_relu(self, step: Step, layer: LeakyRelu, quantizer: ActivationQuantizer) -> None:
+        (name,) = step.inputs
+        source = self._quantizer(name)
+        alone = len(self.islands.readers[name]) == 1 and list(self._grid_of.values()).count(self._grid_of[name]) == 1
+        if source is None or source.fixed or not alone:
+            return
+        scale, slope = leaky_steps(float(source.scale), float(quantizer.scale), layer.attributes["slope"])
+        source.scale.fill_(scale)
+        layer.slope.fill_(slope)
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor]) -> None:

@@ -17,6 +17,8 @@ from edgekd.nn.quantized.network import Grid
 _CLEAR = 2e-5
 """Steps from an edge at which float32 sums of values up to 512 steps still round alike."""
 _MOST_TRIES = 400
+_WIDER = 12
+"""How many 256ths of the output's range the input's may grow by, so that a leaky ReLU has no disputed ties."""
 _MANTISSA = 2**16
 """Scales keep mantissas of sixteen bits (see `ActivationQuantizer`)."""
 Integers = NDArray[np.int64]
@@ -46,6 +48,33 @@ def untied_scale(first: Grid, second: Grid, output: Grid, shrink: bool = False) 
         if not found:
             break
     return best
+
+
+def leaky_steps(source: float, output: float, slope: float) -> tuple[float, float]:
+    """The input's scale and the slope at which XNNPACK computes a leaky ReLU as it stands.
+
+    Its kernel multiplies steps by whole 256ths (qs8-vlrelu): the ratio of the scales where they are positive, that
+    times the slope elsewhere.
+
+    Args:
+        source: the input's scale; its range grows by 11/256 of the output's at most.
+        output: the output's scale, which stays.
+        slope: of the values below 0.
+
+    Returns:
+        Scale and slope.
+    """
+    least = math.ceil(256 * source / output)
+    # A multiplier of 3 modulo 4 has its one tie, at +128 steps, where half up and half to even agree; 256 has none.
+    ratios = [ratio for ratio in range(least, least + _WIDER) if ratio % 4 == 3 or ratio % 256 == 0]
+
+    def ties(ratio: int) -> int:
+        """Below 0 the same holds of 1 modulo 4, at -128 steps; an even multiplier has more."""
+        multiplier = round(slope * ratio)
+        return 0 if multiplier % 4 == 1 else 1 if multiplier % 2 else 2
+
+    ratio = min(ratios, key=lambda tried: (ties(tried), tried))
+    return output * ratio / 256, round(slope * ratio) / ratio
 
 
 def disputed_sums(first: Grid, second: Grid, output: Grid) -> int:

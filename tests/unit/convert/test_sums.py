@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgekd.convert.divergence import LayerDifference
 from edgekd.convert.inference import run_model
 from edgekd.convert.isolated import write_network
 from edgekd.nn.quantized.model import quantize_model
@@ -83,3 +84,30 @@ def test_a_settled_scale_disputes_nothing_and_is_near(shrink):
     found = untied_scale(first, second, Grid(0.014, 10), shrink)
     assert disputed_sums(first, second, Grid(found, 10)) == 0
     assert (0.987 < found / 0.014 <= 1.0) if shrink else (1.0 <= found / 0.014 < 1.013)
+
+
+@pytest.mark.parametrize("slope", [0.01, 0.1, 0.3])
+def test_runtimes_compute_a_leaky_relu_alike(tmp_path, slope):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 8, 3), nn.LeakyReLU(slope), nn.Conv2d(8, 4, 1), nn.Flatten()).eval()
+    inputs = torch.randn(64, 2, 8, 8)
+    quantized = quantize_model(model, inputs)
+    quantized.calibrate([inputs])
+    network, found = quantized.eval().network().until("001_leaky_relu"), []
+    for name, kernels in (("m.tflite", "deployed"), ("m.onnx", "exact")):
+        write_network(network, tmp_path / name)
+        found.append(run_model(tmp_path / name, inputs.numpy(), kernels))
+    steps = np.rint((found[0].transpose(0, 3, 1, 2) - found[1]) / network.output_scale())
+    # A slope of 3/256 leaves one tie, at -128 steps.
+    assert np.mean(steps != 0) <= (0.003 if slope == 0.01 else 0.0) and np.abs(steps).max() <= 1
+    assert network.layers[-1].attributes["slope"] == pytest.approx(slope, abs=1 / 256)
+    copied = quantize_model(model, inputs)
+    copied.load_state_dict(quantized.state_dict())
+    assert copied.network().layers[1].attributes == network.layers[-1].attributes
+
+
+def test_the_message_names_the_reference_kernel_that_rounds_twice():
+    different = LayerDifference("001_conv:body", "conv", 0.98, 1, 0.0, -1.0, 1.0, 0.0, ("tflite", "tflite reference"))
+    assert "001_conv:body" in different.describe() and "CONV_2D rounds twice" in different.describe()
+    other = LayerDifference("001_conv:body", "conv", 0.98, 1, 0.0, -1.0, 1.0, 0.0, ("torch", "onnx"))
+    assert "rounding of ties" in other.describe()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
@@ -26,13 +28,25 @@ class HardSwish(QuantizedLayer):
 
 
 class LeakyRelu(QuantizedLayer):
-    """x where positive, `slope` times x elsewhere."""
+    """x where positive, `slope` times x elsewhere.
+
+    The slope that is computed with is a buffer: it is set to what XNNPACK's kernel can hold (`ties.leaky_steps`).
+    """
 
     kind = "leaky_relu"
+    slope: Tensor
+
+    def __init__(self, slope: float, **attributes: Any) -> None:
+        super().__init__(slope=slope, **attributes)
+        self.register_buffer("slope", torch.tensor(slope, dtype=torch.float64))
 
     def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
         """The activation."""
-        return F.leaky_relu(inputs[0], self.attributes["slope"])
+        return F.leaky_relu(inputs[0], float(self.slope))
+
+    def describe(self, scales: Scales) -> dict[str, Any]:
+        """The layer with the slope that it computes with."""
+        return {"kind": self.kind, "attributes": {"slope": float(self.slope)}}
 
 
 class Sigmoid(QuantizedLayer):
