@@ -39,10 +39,11 @@ def ask_litert(path: str) -> dict[str, Any]:
 def ask_onnxruntime(path: str) -> dict[str, Any]:
     """The nodes left after the fusions of all CPUs; the layout that suits this one's comes after those."""
     import onnx
-    import onnxruntime
 
+    from edgekd.convert.extras import fit_module
     from edgekd.convert.inference import onnxruntime_errors
 
+    onnxruntime = fit_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.intra_op_num_threads = options.inter_op_num_threads = 1
