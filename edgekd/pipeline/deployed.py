@@ -10,7 +10,7 @@ import torch
 from edgekd.core.architecture import Architecture
 from edgekd.errors import ConfigurationError
 from edgekd.nn.students import Student
-from edgekd.records import Recipe
+from edgekd.records import Recipe, Report
 from edgekd.store import RunDirectory, hash_file
 
 
@@ -71,14 +71,20 @@ def deployed_student(start: str, architecture: Architecture) -> Student:
 
 
 def _weights_in(path: Path) -> Path:
-    """The checkpoint of the float student that a run quantized: the one with the hash that its report says."""
     run = RunDirectory.open(path)
-    details = [stage.detail for stage in run.read_report().stages if stage.name == "kept"]
-    wanted = details[0].get("weights_sha256") if details else None
-    for file in sorted(run.checkpoint("any").parent.glob("*")):
-        if wanted is not None and file.is_file() and hash_file(file) == wanted:
-            return file
-    raise ConfigurationError(
-        f"distill.continual.start: {path} has no float weights of the student it deployed: "
-        f"`edgekd fit --resume --out {path}` makes them anew"
-    )
+    checkpoint = kept_checkpoint(run, run.read_report())
+    if checkpoint is None:
+        raise ConfigurationError(
+            f"distill.continual.start: {path} has no float weights of the student it deployed: "
+            f"`edgekd fit --resume --out {path}` makes them anew"
+        )
+    return checkpoint
+
+
+def kept_checkpoint(run: RunDirectory, report: Report) -> Path | None:
+    """The weights of the float student that a run quantized; None where they are not there, or not named."""
+    if report.distillation is not None and report.distillation.student_sha256 is not None:
+        files = sorted(file for file in run.checkpoint("any").parent.glob("*.pt") if file.is_file())
+        return next((file for file in files if hash_file(file) == report.distillation.student_sha256), None)
+    chosen = next((str(stage.detail["chosen"]) for stage in report.stages if "chosen" in stage.detail), None)
+    return None if chosen is None or not run.checkpoint(chosen).is_file() else run.checkpoint(chosen)

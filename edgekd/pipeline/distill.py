@@ -9,15 +9,16 @@ from typing import Any
 from torch import nn
 
 from edgekd.core.architecture import Architecture, operator_list
-from edgekd.core.spaces import space_named
 from edgekd.errors import ConfigurationError
 from edgekd.pipeline.console import Progress
+from edgekd.pipeline.deployed import with_deployed_design
 from edgekd.pipeline.distill_evaluation import Distilled, evaluate_distillation
 from edgekd.pipeline.settings import with_task_schedules
 from edgekd.pipeline.stages import Unkept
 from edgekd.pipeline.teaching import Teaching
 from edgekd.pipeline.teaching_parts import Design, Given
 from edgekd.pipeline.tune import Choice, Chosen, choice_of, choose, require_tuner
+from edgekd.pipeline.user_space import space_of
 from edgekd.records import Distillation, Recipe
 from edgekd.tasks import Task, load_task
 from edgekd.train.examples import threads_for
@@ -52,7 +53,7 @@ def student_design(recipe: Recipe, task: Task) -> Design:
     Raises:
         ConfigurationError: a space or choice that does not exist.
     """
-    space = space_named(task.default_space if recipe.student.space == "auto" else recipe.student.space)
+    space = space_of(task.default_space if recipe.student.space == "auto" else recipe.student.space)
     dimensions = space.dimensions(task.input_shape)
     choices: dict[str, Any] = {name: values[-1] for name, values in dimensions.items()}
     choices |= {name: value for name, value in USUAL_STUDENT.get(space.name, {}).items() if name in choices}
@@ -92,7 +93,7 @@ def distill(
     progress.stage("data", recipe.task.name)
     task = load_task(recipe.task.name, recipe.task.options)
     features = None if checkpoints is None else checkpoints / "features"
-    recipe = with_task_schedules(recipe, task)
+    recipe = with_deployed_design(with_task_schedules(recipe, task))
     if epochs is not None:
         training = recipe.distill.training.model_copy(update={"epochs": epochs})
         recipe = with_distillation(recipe, training=training)

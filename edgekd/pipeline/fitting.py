@@ -73,14 +73,17 @@ class FitRun:
         _ = self.teaching.teacher
         selected, distill, chosen = self._chosen(self._selected())
         kept, distillation, others = self._compared(selected, distill, chosen)
-        self.stages.note("kept", {"weights_sha256": kept.record.weights_sha256})
         rounded = self._quantized(kept)
         weights = {"student": kept.record.weights_sha256, "quantized": rounded.record.weights_sha256}
         built = build_files(self.run, self.stages, kept.student, rounded.model, weights, self.task.validation)
         evaluated = evaluate(self.run, self.stages, self.teaching, built, kept, others)
         write_test_inputs(self.run, self.task, kept.student.architecture.input_shape)
         distillation = distillation.model_copy(
-            update={**evaluated.fidelity, "ablation": self._ablation(selected, distill)}
+            update={
+                **evaluated.fidelity,
+                "ablation": self._ablation(selected, distill),
+                "student_sha256": weights["student"],
+            }
         )
         return Fit(kept, evaluated, distillation, rounded.report, tuple(self.teaching.warnings))
 

@@ -17,6 +17,7 @@ from edgekd.load import load_recipe
 from edgekd.nn.quantized.model import QuantizedModel, quantize_model
 from edgekd.nn.students import Student, example_input
 from edgekd.pipeline.console import Progress
+from edgekd.pipeline.deployed import kept_checkpoint
 from edgekd.pipeline.evaluation import PARITY_INPUTS
 from edgekd.pipeline.user_space import space_of
 from edgekd.records import Measurement, Parity, Record, Report
@@ -128,10 +129,10 @@ def _models(run: RunDirectory, report: Report, task: Task) -> tuple[Student, Qua
 
 def _float_student(run: RunDirectory, report: Report, student: Student) -> Student | None:
     """The float student that was quantized; None where the report does not say which it was."""
-    chosen = next((str(stage.detail["chosen"]) for stage in report.stages if "chosen" in stage.detail), None)
-    if chosen is None or not run.checkpoint(chosen).is_file():
+    checkpoint = kept_checkpoint(run, report)
+    if checkpoint is None:
         return None
-    _load(student, run.checkpoint(chosen))
+    _load(student, checkpoint)
     return student.eval()
 
 

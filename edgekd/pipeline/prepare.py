@@ -11,16 +11,19 @@ from edgekd.core.costs import latency_model_for
 from edgekd.core.latency_model import predict
 from edgekd.core.propose import Proposal, candidate_of, fits, propose
 from edgekd.core.search import Search
-from edgekd.core.spaces import SPACES, Choices, StudentSpace, space_named
-from edgekd.errors import InfeasibleBudgetError
+from edgekd.core.spaces import Choices, StudentSpace
+from edgekd.errors import ConfigurationError, InfeasibleBudgetError
 from edgekd.pipeline.board_check import Checked, check_on_board
 from edgekd.pipeline.board_timing import BoardAddress
 from edgekd.pipeline.console import Progress
+from edgekd.pipeline.deployed import with_deployed_design
 from edgekd.pipeline.settings import Settings, with_task_schedules
 from edgekd.pipeline.teaching import check_teaching
 from edgekd.pipeline.tune import choice_of, require_tuner
+from edgekd.pipeline.user_space import space_of
 from edgekd.records import Candidate, DeviceProfile, Recipe
 from edgekd.tasks import Task, load_task
+from edgekd.train.objectives import OUTPUTS_IN_WORDS
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Prepared:
 
 def architecture_of(candidate: Candidate, task: Task) -> Architecture:
     """A candidate's network for a task."""
-    return SPACES[candidate.space].architecture(candidate.choices, task.input_shape, len(task.classes))
+    return space_of(candidate.space).architecture(candidate.choices, task.input_shape, len(task.classes))
 
 
 def load(settings: Settings, progress: Progress) -> tuple[Task, Recipe]:
@@ -66,7 +69,13 @@ def load(settings: Settings, progress: Progress) -> tuple[Task, Recipe]:
     """
     progress.stage("data", settings.recipe.task.name)
     task = load_task(settings.recipe.task.name, settings.recipe.task.options)
-    recipe = with_task_schedules(settings.recipe, task)
+    if task.outputs != "classes":
+        raise ConfigurationError(
+            f"task {task.name}: the outputs are {OUTPUTS_IN_WORDS[task.outputs]}, and `edgekd fit` quantizes, "
+            "converts and judges classes only so far: `edgekd distill --save` trains the student, "
+            "without int8 files or a budget"
+        )
+    recipe = with_deployed_design(with_task_schedules(settings.recipe, task))
     check_teaching(recipe, task)
     require_tuner(choice_of(recipe.distill))
     progress.update(f"{len(task.train)} train, {len(task.validation)} validation, {len(task.test)} test inputs")
@@ -80,7 +89,7 @@ def prepare(settings: Settings, recipe: Recipe, task: Task, board: BoardAddress 
         InfeasibleBudgetError: no student is predicted, or on the board measured, to meet the budget.
     """
     recipe = recipe.model_copy(update={"profile": settings.recipe.profile, "budget": settings.budget})
-    space = space_named(task.default_space if recipe.student.space == "auto" else recipe.student.space)
+    space = space_of(task.default_space if recipe.student.space == "auto" else recipe.student.space)
     progress.stage("propose", f"{space.name} under the budget of {settings.profile.name}")
     _warn_of_power(settings, progress)
 

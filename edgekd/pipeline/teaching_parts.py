@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgekd.core.architecture import Architecture
-from edgekd.core.spaces import SPACES
 from edgekd.pipeline.stages import TrainedModel
+from edgekd.pipeline.user_space import space_of
 from edgekd.tasks import Split, Task
 from edgekd.train.loop import Checkpointing
 from edgekd.train.regimes import Setting
@@ -28,7 +28,7 @@ class Design:
 
     def architecture(self, task: Task, widening: float = 1.0) -> Architecture:
         """The network for a task; `widening` takes the first width at least so many times as wide, or the widest."""
-        space, choices = SPACES[self.space], dict(self.choices)
+        space, choices = space_of(self.space), dict(self.choices)
         if widening > 1:
             widths = space.dimensions(task.input_shape)["width"]
             choices["width"] = next((width for width in widths if width >= widening * choices["width"]), widths[-1])
@@ -70,7 +70,7 @@ class TaskTeacher:
     identity: str
     seconds: float
     val_accuracy: float
-    val_ece: tuple[float, float]
+    val_ece: tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,7 @@ class DistillationReport(Record):
     The validation split decided: `kept` is `scratch` where the interval `val_gain_interval` (95 %, paired) lies below
     0. `agreement` (with the teacher's choices, right or wrong) and the calibration errors (`*ece`) are of the test
     split and of float models; those of the teacher on the validation split are before and after its calibration.
+    `student_sha256` is of the stored weights of the float student that was kept and quantized.
     `chosen_because` says why the objectives are not those of the recipe, where they were chosen by short runs.
     """
 
@@ -61,6 +62,7 @@ class DistillationReport(Record):
     val_gain_interval: tuple[float, float] | None = None
     verdict: str = ""
     kept: Literal["distilled", "scratch"] = "distilled"
+    student_sha256: str | None = None
     teacher_val_ece_before: float | None = None
     teacher_val_ece_after: float | None = None
     agreement: float | None = None

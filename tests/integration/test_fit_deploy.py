@@ -126,6 +126,19 @@ def test_resume_takes_finished_stages_and_trains_nothing(place, fitted):
     assert json.loads(result.stdout)["artifacts"] == fitted["artifacts"]
 
 
+def test_distilling_goes_on_from_the_student_that_a_run_deployed(place, fitted):
+    ran = edgekd("distill", "--task", DIGITS, "--from", "run", "--epochs", 1, "--json", cwd=place)
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    kept = fitted["distillation"]
+    assert Path(result["notes"]["start"]) == place / "run"
+    assert result["notes"]["val_accuracy_before"] == pytest.approx(kept["val_accuracy"])
+    assert result["val_accuracy"] >= kept["val_accuracy"] - 1e-6
+    ran = edgekd("distill", "--task", DIGITS, "--from", "run/stages", cwd=place)
+    assert ran.returncode == 3
+    assert "run/stages" in ran.stderr
+
+
 def test_a_taken_output_is_refused(place, fitted):
     result = edgekd("fit", "recipe.toml", "--profile", "host", "--out", "run", cwd=place)
     assert result.returncode == 3
