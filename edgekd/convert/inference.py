@@ -88,6 +88,10 @@ def onnxruntime_errors(runtime: Any) -> tuple[type[Exception], ...]:
     return (*own, RuntimeError, ValueError)
 
 
+_ONNX_TYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int64)": np.int64}
+"""What inputs are made of: numbers, or ids that an embedding reads."""
+
+
 def _onnx_runner(path: Path, kernels: Kernels) -> Callable[[Array], Array]:
     runtime = fit_module("onnxruntime")
     options = runtime.SessionOptions()
@@ -105,7 +109,7 @@ def _onnx_runner(path: Path, kernels: Kernels) -> Callable[[Array], Array]:
     def run(values: Array) -> Array:
         if values.shape != wanted:
             raise BuildError(f"{path}: its input has shape {wanted}, but was given {values.shape}")
-        output: Array = session.run(None, {source.name: values.astype(np.float32)})[0][0]
+        output: Array = session.run(None, {source.name: values.astype(_ONNX_TYPES[source.type])})[0][0]
         return output
 
     return run

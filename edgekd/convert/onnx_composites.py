@@ -24,6 +24,23 @@ def emit_constant(writer: Writer, layer: Layer) -> None:
     writer.values[layer.output] = writer.stored_on_grid(layer.weight, layer.output, grid)
 
 
+def emit_embedding(writer: Writer, layer: Layer) -> None:
+    """Rows of the table, then their features in front as channels; on the output's grid where it has one."""
+    assert layer.weight is not None
+    tensor, name = writer.network.tensors[layer.output], layer.output
+    grid, (length, width) = tensor.grid, (tensor.shape[3], tensor.shape[1])
+    if grid is None:
+        table = writer.constant(f"{name}/table", layer.weight)
+    else:
+        table = writer.stored_on_grid(layer.weight, f"{name}/table", grid)
+    flat = writer.constant(f"{name}/length", np.array([length], np.int64))
+    ids = writer.node("Reshape", [writer.values[layer.inputs[0]], flat], f"{name}/ids")
+    rows = writer.between(writer.node("Gather", [table, ids], f"{name}/rows"), f"{name}/rows", grid)
+    turned = writer.between(writer.node("Transpose", [rows], f"{name}/turned", perm=[1, 0]), f"{name}/turned", grid)
+    shape = writer.constant(f"{name}/shape", np.array([1, width, 1, length], np.int64))
+    writer.finish_layer(layer, writer.node("Reshape", [turned, shape], f"{name}/tokens"))
+
+
 def emit_permute(writer: Writer, layer: Layer) -> None:
     """Axes in another order."""
     inputs = [writer.values[layer.inputs[0]]]

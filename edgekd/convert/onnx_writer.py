@@ -87,7 +87,7 @@ class Writer:
         network = self.network
         grid = network.tensors[network.input].grid
         self.values[network.input] = self.on_grid(INPUT_NAME, network.input, grid) if grid else INPUT_NAME
-        if self.half:
+        if self.half and not network.tensors[network.input].integer:
             kind = self.onnx.TensorProto.FLOAT16
             self.values[network.input] = self.node("Cast", [INPUT_NAME], f"{network.input}/half", to=kind)
         for layer in network.layers:
@@ -234,9 +234,10 @@ class Writer:
     def _pack(self) -> bytes:
         helper, network = self.helper, self.network
         float32 = self.onnx.TensorProto.FLOAT
+        source = self.onnx.TensorProto.INT32 if network.tensors[network.input].integer else float32
         ends = [
-            helper.make_tensor_value_info(name, float32, network.tensors[tensor].shape)
-            for name, tensor in ((INPUT_NAME, network.input), (OUTPUT_NAME, network.output))
+            helper.make_tensor_value_info(name, kind, network.tensors[tensor].shape)
+            for name, tensor, kind in ((INPUT_NAME, network.input, source), (OUTPUT_NAME, network.output, float32))
         ]
         opset = [helper.make_opsetid("", self.opset)]
         graph = helper.make_graph(self._read_nodes(), "edgekd", ends[:1], ends[1:], self.constants)

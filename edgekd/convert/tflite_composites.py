@@ -21,6 +21,22 @@ def emit_constant(writer: Writer, layer: Layer) -> None:
     writer.index[layer.output] = writer.constant(layer.output, np.ascontiguousarray(data), grid=grid)
 
 
+def emit_embedding(writer: Writer, layer: Layer) -> None:
+    """Rows of the table, which lies on the output's grid where it has one."""
+    assert layer.weight is not None
+    tensor, table = writer.network.tensors[layer.output], layer.weight
+    grid, (length, width) = tensor.grid, (tensor.shape[3], tensor.shape[1])
+    if grid is not None:
+        table = quantize_input(table, grid.scale, grid.zero_point, np.dtype(f"int{grid.bits}"))
+    ids = writer.tensor(f"{layer.name}/ids", (length,), None)
+    writer.tensors[ids].type = writer.schema.TensorType.INT32
+    writer.reshape(writer.index[layer.inputs[0]], ids, (length,), f"{layer.name}/length")
+    rows = writer.tensor(f"{layer.name}/rows", (length, width), grid)
+    stored = writer.constant(f"{layer.name}/table", table, grid=grid)
+    writer.operator("GATHER", (1, 2), [stored, ids], rows, writer.schema.GatherOptionsT())
+    writer.reshape(rows, writer.output(layer), channels_last(tensor.shape), f"{layer.name}/tokens")
+
+
 def emit_permute(writer: Writer, layer: Layer) -> None:
     """Axes in another order; those of the file are not torch's."""
     stored, axes = (0, 2, 3, 1), layer.attributes["axes"]

@@ -65,7 +65,10 @@ class Writer:
     def _activation(self, name: str, shape: tuple[int, ...] | None = None) -> int:
         tensor = self.network.tensors[name]
         label = {self.network.input: INPUT_NAME, self.network.output: OUTPUT_NAME}.get(name, name)
-        return self.tensor(label, shape or channels_last(tensor.shape), tensor.grid)
+        index = self.tensor(label, shape or channels_last(tensor.shape), tensor.grid)
+        if tensor.integer:
+            self.tensors[index].type = self.schema.TensorType.INT32
+        return index
 
     def output(self, layer: Layer) -> int:
         """Declare the layer's output."""

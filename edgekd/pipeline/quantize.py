@@ -27,7 +27,14 @@ from edgekd.pipeline.pruning import PruneOptions, prune_and_train
 from edgekd.pipeline.quantize_result import Quantized, Step
 from edgekd.pipeline.quantizing import Allowance, FloatModel, Rounded, quantize_float
 from edgekd.pipeline.stages import Unkept
-from edgekd.pipeline.user_model import CalibrationData, answered_by, as_images, load_calibration, load_user_model
+from edgekd.pipeline.user_model import (
+    CalibrationData,
+    Images,
+    answered_by,
+    as_images,
+    load_calibration,
+    load_user_model,
+)
 from edgekd.records import (
     Accuracy,
     Artifact,
@@ -119,7 +126,7 @@ def quantize(
         )
     work = _Work(model, whole, data, options, progress)
     # What has no form is refused before anything takes time.
-    forced = quantize_model(model, work.float.example, options.lowered_scheme)
+    forced = quantize_model(work.float.module, work.float.example, options.lowered_scheme)
     rounded = work.rounded()
     mixed = mix(work.float, rounded, options.accuracy_drop_max, progress) if options.mixed else None
     final, report = rounded.model if mixed is None else mixed.model, rounded.report
@@ -128,7 +135,7 @@ def quantize(
     progress.stage("convert", final.scheme)
     out.mkdir(parents=True, exist_ok=True)
     names = _names(final.scheme)
-    artifacts = convert_student(model, final, work.float.example, out, names, opset=options.opset)
+    artifacts = convert_student(work.float.module, final, work.float.example, out, names, opset=options.opset)
     progress.stage("parity", "the files against the fake-quantized module")
     agreement = work.parity(final, out, artifacts)
     right = work.file_correct(out, artifacts, final.scheme)
@@ -180,9 +187,9 @@ class _Work:
         channels, height, width = development.train.inputs.shape[1:]
         example = torch.from_numpy(development.train.inputs[:1])
         self.float = FloatModel(
-            module=model,
+            module=model if isinstance(images, Images) else images,
             images=images,
-            example=example if images is model else example.squeeze(2),
+            example=example.squeeze(2) if isinstance(images, Images) else example,
             data=development,
             shape=(int(channels), int(height), int(width)),
             scheme=options.lowered_scheme,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import runpy
 import sys
@@ -50,6 +51,20 @@ class Images(nn.Module):
         """The module's output."""
         outputs: Tensor = self.module(inputs.squeeze(2))
         return outputs
+
+
+def taking_ids(module: nn.Module) -> nn.Module:
+    """A copy of a module for ids (N, L), integers, that takes images (N, 1, 1, L) of the same numbers in float.
+
+    It is no module around it, so that places in it keep their names.
+    """
+    taking = copy.deepcopy(module)
+    taking.register_forward_pre_hook(_as_ids)
+    return taking
+
+
+def _as_ids(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (arguments[0].flatten(1).long(),)
 
 
 def load_user_model(reference: str, weights: Path | None) -> nn.Module:
@@ -120,7 +135,7 @@ def load_calibration(name: str, model: nn.Module) -> CalibrationData:
     """The data of `--calib`: a task's name or .py file, else a folder (or one file) of .npy and .npz arrays.
 
     A .npy holds inputs (N, ...); a .npz `inputs` and, where known, `labels` (N,). Inputs are float32 and
-    preprocessed as the model wants them.
+    preprocessed as the model wants them, or integers (N, L), the ids that an embedding reads.
 
     Raises:
         ConfigurationError: no such task or folder, arrays that do not fit together, or a model that refuses them.
@@ -173,10 +188,12 @@ def _arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
         inputs, labels = loaded["inputs"], loaded.get("labels")
     else:
         raise ConfigurationError(f"--calib {path}: has {', '.join(loaded.files)}, but no 'inputs'")
+    if inputs.ndim == 2 and np.issubdtype(inputs.dtype, np.integer):
+        inputs = inputs[:, None, None].astype(np.float32)
     if inputs.ndim not in (3, 4) or not np.issubdtype(inputs.dtype, np.floating) or not np.isfinite(inputs).all():
         raise ConfigurationError(
-            f"--calib {path}: inputs must be finite floats, (N, C, L) for signals or (N, C, H, W) for images, "
-            f"not {inputs.dtype} {inputs.shape}"
+            f"--calib {path}: inputs must be finite floats, (N, C, L) for signals or (N, C, H, W) for images, or ids, "
+            f"integers (N, L), not {inputs.dtype} {inputs.shape}"
         )
     if labels is not None and labels.shape != (len(inputs),):
         raise ConfigurationError(f"--calib {path}: {len(inputs)} inputs, but labels of shape {labels.shape}")
@@ -184,8 +201,11 @@ def _arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
 
 
 def as_images(model: nn.Module, inputs: NDArray[np.float32]) -> nn.Module:
-    """The model itself where it takes inputs (N, C, H, W), else, for signals, as one that does."""
-    return model if _output_shape(model, inputs[:1]) is not None or inputs.ndim != 4 else Images(model)
+    """The model itself where it takes inputs (N, C, H, W), else, for signals or ids, as one that does."""
+    if inputs.ndim != 4 or _output_shape(model, inputs[:1]) is not None:
+        return model
+    ids = inputs.shape[1:3] == (1, 1) and _output_shape(Images(model), inputs[:1]) is None
+    return taking_ids(model) if ids else Images(model)
 
 
 def answered_by(images: nn.Module, split: Split) -> Split:

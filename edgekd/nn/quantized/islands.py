@@ -26,25 +26,29 @@ def floated(tensor: str) -> str:
 
 @dataclass(frozen=True)
 class Islands:
-    """Which steps compute in float. `float_io`: so is the network's input, and its output is given in float."""
+    """Which steps compute in float. `float_io`: so is the network's input, and its output is given in float.
+
+    `ids` are the steps that read the input as numbers of something (an embedding): it is int32 then, on no grid.
+    """
 
     steps: frozenset[str] = frozenset()
     float_io: bool = False
+    ids: frozenset[str] = frozenset()
     input: str = "input"
     readers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Who reads each tensor, by the steps' keys."""
 
     def is_float(self, tensor: str) -> bool:
         """Whether a tensor is made in float."""
-        return tensor in self.steps or (self.float_io and tensor == self.input)
+        return tensor in self.steps or (tensor == self.input and (self.float_io or bool(self.ids)))
 
     def read_as(self, reader: str, tensor: str) -> str:
         """The name of what `reader` reads of a tensor: itself, or its copy on the grid. Copies in float have none."""
-        return rounded(tensor) if self.is_float(tensor) and reader not in self.steps else tensor
+        return rounded(tensor) if self.is_float(tensor) and reader not in self.steps | self.ids else tensor
 
     def needs_rounding(self, tensor: str, output: str) -> bool:
         """Whether somebody reads the copy on the grid of a tensor made in float."""
-        read = any(reader not in self.steps for reader in self.readers.get(tensor, ()))
+        read = any(reader not in self.steps | self.ids for reader in self.readers.get(tensor, ()))
         return self.is_float(tensor) and (read or tensor == output)
 
 

@@ -54,7 +54,7 @@ class _Lowering:
         if not self.islands.is_float(name):
             self.tensors[name] = Tensor(name, shape, grid)
             return
-        self.tensors[name] = Tensor(name, shape)
+        self.tensors[name] = Tensor(name, shape, integer=name == self.model.input and bool(self.islands.ids))
         if self.islands.needs_rounding(name, self.model.output):
             copy = rounded(name)
             self.tensors[copy] = Tensor(copy, shape, grid)

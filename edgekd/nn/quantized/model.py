@@ -15,7 +15,7 @@ from edgekd.nn.quantized.islands import Islands, readers_of, rounded
 from edgekd.nn.quantized.layers import LAYERS, QuantizedLayer, WeightedLayer
 from edgekd.nn.quantized.layers.movement import Constant
 from edgekd.nn.quantized.layers.nonlinear import LeakyRelu
-from edgekd.nn.quantized.layers.tokens import LayerNorm
+from edgekd.nn.quantized.layers.tokens import Embedding, LayerNorm
 from edgekd.nn.quantized.network import CEILINGS, Grid, Network
 from edgekd.nn.quantized.operations import Operation, Trace
 from edgekd.nn.quantized.quantizer import ActivationQuantizer
@@ -67,7 +67,10 @@ class QuantizedModel(nn.Module):
         self.shapes = {INPUT: traced.input_shape}
         self.shapes.update({names[operation.name]: operation.shape for operation in traced.operations})
         self.output = names[traced.output]
-        self.islands = Islands(input=INPUT, readers=readers_of(self.steps))
+        ids = frozenset(names[operation.name] for operation in traced.operations if operation.kind == "embedding")
+        self.islands = Islands(input=INPUT, ids=ids, readers=readers_of(self.steps))
+        if ids and ids != frozenset(self.islands.readers[INPUT]):
+            raise BuildError("the input is read both as ids, by an embedding, and as numbers: give it one meaning")
         self.layers = nn.ModuleDict(
             {names[operation.name]: _layer(operation, self._spec) for operation in traced.operations}
         )
@@ -350,6 +353,8 @@ def _layer(operation: Operation, scheme: SchemeSpec) -> QuantizedLayer:
     if issubclass(kind, LayerNorm):
         weight, bias = (operation.parameters.get(name) for name in ("weight", "bias"))
         return kind(operation.shape[1], weight, bias, **operation.attributes)
+    if issubclass(kind, Embedding):
+        return kind(operation.parameters["weight"])
     if issubclass(kind, Constant):
         return kind(operation.parameters["value"])
     return kind(activation=operation.activation, **operation.attributes)

@@ -34,6 +34,8 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     grid: Grid | None = None
+    integer: bool = False
+    """Whether it holds int32 numbers, such as the ids that an embedding reads."""
 
     @property
     def elements(self) -> int:

@@ -11,7 +11,7 @@ from torch import fx
 from edgekd.nn.quantized.arithmetic_rules import add, divide, multiply, subtract
 from edgekd.nn.quantized.calls import Call, describe, place_of
 from edgekd.nn.quantized.operations import Operation
-from edgekd.nn.quantized.token_rules import attention, layer_norm, linear, matrix_product, softmax
+from edgekd.nn.quantized.token_rules import attention, embedding, layer_norm, linear, matrix_product, softmax
 from edgekd.nn.quantized.views import View, reshaped, turned
 
 Rule = Callable[[Call], Operation]
@@ -278,6 +278,7 @@ _BY_NAME: dict[str, Rule] = {
     "prelu.default": _prelu,
     "gelu.default": _gelu,
     "layer_norm.default": layer_norm,
+    "embedding.default": embedding,
     "scaled_dot_product_attention.default": attention,
     **dict.fromkeys(("matmul.default", "bmm.default"), matrix_product),
     "softmax.int": softmax,
@@ -302,6 +303,7 @@ _BY_NAME: dict[str, Rule] = {
     "cat.default": _concat,
     "concat.default": _concat,
     "slice.Tensor": _slice,
+    "to.dtype": _named("identity"),
     **{
         f"{name}.default": _named("identity")
         for name in (

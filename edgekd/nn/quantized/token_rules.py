@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from torch import fx
+
 from edgekd.nn.quantized.calls import Call
 from edgekd.nn.quantized.operations import Operation
 
@@ -70,3 +72,19 @@ def softmax(call: Call) -> Operation:
     if rank != 2 or call["dim"] % 2 != 1:
         raise call.error("only a softmax over the classes of (N, classes), or inside attention, is supported")
     return call.operation("softmax", "self")
+
+
+def embedding(call: Call) -> Operation:
+    """Rows of a table by the ids that are the network's input, through whatever only reshapes or casts them."""
+    node = call["indices"]
+    while isinstance(node, fx.Node) and node.op == "call_function" and str(node.target) in _PASSES_IDS:
+        node = node.args[0]
+    if not isinstance(node, fx.Node) or node.op != "placeholder" or call.rank("indices") != 2:
+        raise call.error("only an embedding of the network's own input, ids (N, L), is supported")
+    call.result = "last"
+    return call.made("embedding", (node.name,), parameters=call.constants("weight"))
+
+
+_PASSES_IDS = {
+    f"aten.{name}" for name in ("to.dtype", "_to_copy.default", "flatten.using_ints", "view.default", "reshape.default")
+} | {f"aten.{name}" for name in ("squeeze.dim", "squeeze.dims", "squeeze.default", "select.int")}

@@ -38,6 +38,20 @@ def hurt():
     return model
 
 
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.norm, self.head = nn.Embedding(50, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, ids):
+        return self.head(self.norm(self.embedding(ids)).mean(1))
+
+
+def words():
+    torch.manual_seed(0)
+    return Words()
+
+
 def unsupported():
     return nn.Sequential(make(), nn.Sequential(nn.Softshrink()))
 
@@ -201,6 +215,18 @@ def test_nothing_is_kept_in_float_where_int8_is_good_enough(place, tmp_path):
 def test_flags_that_cannot_be_meant_are_refused(place, tmp_path, arguments, code, message):
     result, _ = quantize(place, "--calib", place / "labelled.npz", "--out", tmp_path / "out", *arguments)
     assert result.exit_code == code and message in result.output, result.output
+
+
+def test_ids_are_taken_and_what_has_no_int8_form_is_kept_in_float_by_leave(place, tmp_path):
+    np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(0, 50, (80, 12)))
+    arguments = ("--calib", tmp_path / "ids.npy", "--out", tmp_path / "out", "--observer", "ema", "--json")
+    result, _ = quantize(place, *arguments, factory="words", weights=False)
+    assert result.exit_code == 5 and "layer_norm.default at norm (LayerNorm)" in " ".join(result.output.split())
+    assert "--allow-float-ops" in result.output and not (tmp_path / "out").exists()
+    result, found = quantize(place, *arguments, "--allow-float-ops", factory="words", weights=False)
+    assert result.exit_code == 0, result.output
+    assert found["scheme"] == "wi8_ai8_mixed" and found["float_operators"] == ["norm (layer_norm)"]
+    assert {rung["pair"] for rung in found["parity"]} == {"torch-onnx", "torch-tflite", "onnx-tflite"}
 
 
 def test_signals_of_rank_3_are_taken(place, tmp_path):

@@ -98,6 +98,19 @@ class TokenMixing(nn.Module):
         return self.head(torch.relu(self.mix(self.embed(inputs))).mean(-1))
 
 
+class Words(nn.Module):
+    """Ids of words, and of places, through embeddings."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = nn.Embedding(300, 16), nn.Embedding(12, 16)
+        self.wide, self.conv, self.head = nn.Linear(16, 24), nn.Conv1d(24, 24, 3, padding=1), nn.Linear(24, 5)
+
+    def forward(self, inputs):
+        tokens = self.words(inputs.flatten(1).long()) + self.places(torch.arange(12))
+        return self.head(torch.relu(self.conv(torch.relu(self.wide(tokens)).transpose(1, 2))).mean(-1))
+
+
 INTEGERS = {
     "tanh": (lambda: classified(6, conv(1, 8), nn.Tanh(), conv(8, 6)), IMAGE),
     "PReLU": (lambda: classified(6, conv(1, 8), nn.PReLU(8), conv(8, 6)), IMAGE),
@@ -182,6 +195,16 @@ def test_it_is_kept_in_float_by_leave_only(name, tmp_path):
     quantized.calibrate([inputs])
     assert quantized.scheme == "wi8_ai8_mixed" and len(quantized.float_steps) < len(quantized.steps) / 2
     require_agreement(model, quantized.eval(), inputs, tmp_path)
+
+
+def test_embeddings_are_int8_and_read_whole_numbers(tmp_path):
+    torch.manual_seed(0)
+    model, inputs = Words().eval(), torch.randint(0, 300, (40, 1, 1, 12)).float()
+    quantized = quantize_model(model, inputs)
+    quantized.calibrate([inputs])
+    assert quantized.scheme == "wi8_ai8" and quantized.network().tensors["input"].integer
+    path = require_agreement(model, quantized.eval(), inputs, tmp_path)
+    assert onnx.load(path).graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.INT32
 
 
 def test_leave_that_is_not_needed_changes_nothing():

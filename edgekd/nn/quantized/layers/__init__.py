@@ -15,7 +15,7 @@ from edgekd.nn.quantized.layers.movement import (
 )
 from edgekd.nn.quantized.layers.nonlinear import Gelu, HardSwish, LeakyRelu, Sigmoid, Softmax, Tanh
 from edgekd.nn.quantized.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
-from edgekd.nn.quantized.layers.tokens import Attention, LayerNorm
+from edgekd.nn.quantized.layers.tokens import Attention, Embedding, LayerNorm
 from edgekd.nn.quantized.layers.weighted import QuantizedConv, QuantizedLinear, WeightedLayer
 
 LAYERS: dict[str, type[QuantizedLayer]] = {
@@ -24,7 +24,7 @@ LAYERS: dict[str, type[QuantizedLayer]] = {
         *(QuantizedConv, QuantizedLinear, QuantizedAdd, QuantizedMultiply),
         *(GlobalAveragePool, AveragePool, MaxPool, HardSwish, LeakyRelu, Sigmoid, Softmax, Tanh, Gelu),
         *(Reshape, Concatenation, Slice, ChannelShuffle, Upsample, UpsampleBilinear, DepthToSpace, Permute, Constant),
-        *(LayerNorm, Attention),
+        *(LayerNorm, Attention, Embedding),
     )
 }
 

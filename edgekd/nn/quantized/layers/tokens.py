@@ -1,4 +1,4 @@
-"""Layers over tokens, stored as images (N, F, 1, T); in float only."""
+"""Layers over tokens, stored as images (N, F, 1, T)."""
 
 from __future__ import annotations
 
@@ -49,6 +49,28 @@ class Attention(QuantizedLayer):
         query, key, value = (_heads(tensor, heads) for tensor in inputs)
         found = F.scaled_dot_product_attention(query, key, value, scale=scale)
         return found.transpose(2, 3).flatten(1, 2).unsqueeze(2)
+
+
+class Embedding(QuantizedLayer):
+    """Rows of a table (V, F) by ids (N, ..., L), numbers of any type: tokens (N, F, 1, L).
+
+    The table lies on the output's grid, so that reading it makes no values.
+    """
+
+    kind = "embedding"
+
+    def __init__(self, table: Tensor, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.table = nn.Parameter(table.detach().clone())
+
+    def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
+        """The rows."""
+        ids = torch.round(inputs[0]).long().flatten(1).clamp(0, len(self.table) - 1)
+        return F.embedding(ids, self.table).transpose(1, 2).unsqueeze(2)
+
+    def describe(self, scales: Scales) -> dict[str, Any]:
+        """The layer with its table as weight, float32; the writers put it on the output's grid."""
+        return {**super().describe(scales), "weight": self.table.detach().cpu().numpy().astype(np.float32)}
 
 
 def _heads(tensor: Tensor, heads: int) -> Tensor:
