@@ -11,6 +11,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import resource
 import shutil
 import socket
 import statistics
@@ -31,7 +32,7 @@ from edgekd.board.deploy import deploy_files
 from edgekd.board.open import open_session
 
 RESULTS = Path(__file__).parent / "results" / "transfers.json"
-REPEATS = 7
+REPEATS = 9
 ROUND_TRIP_S = 0.010
 
 
@@ -155,22 +156,35 @@ def ways(server: SshServer, port: int, folder: Path, files: list[Path]) -> dict[
     return {**found, "rsync": rsync} if shutil.which("rsync") else found
 
 
+def cpu_seconds(server: SshServer) -> float:
+    """CPU time used so far by this process, by those it ran, and by the server with all that it ran."""
+    here = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    assert server.process is not None
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = sum(int(field) for field in fields[11:15])
+    return sum(usage.ru_utime + usage.ru_stime for usage in here) + ticks / os.sysconf("SC_CLK_TCK")
+
+
 def timed(
     server: SshServer, each: dict[str, Callable[[str], None]], count: int, repeats: int
-) -> dict[str, list[float]]:
-    """Seconds of every way, interleaved so that a disturbance falls on all of them."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds and CPU seconds of every way, interleaved so that a disturbance falls on all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in each}
+    cpu: dict[str, list[float]] = {name: [] for name in each}
     for repeat in range(repeats):
         for name, way in each.items():
             label = f"{name.replace(' ', '-')}-{repeat}"
-            began = time.monotonic()
+            began, used = time.monotonic(), cpu_seconds(server)
             way(label)
             seconds[name].append(time.monotonic() - began)
+            # The server takes note of a session's CPU time when it has ended.
+            time.sleep(0.3)
+            cpu[name].append(cpu_seconds(server) - used)
             where = server.home / ".edgekd/runs" / label if name == "edgekd" else server.home / label
             arrived = [path for path in where.iterdir() if not path.name.startswith(".")]
             assert len(arrived) == count, (name, len(arrived))
             shutil.rmtree(where)
-    return seconds
+    return seconds, cpu
 
 
 def second_deploy_bytes(server: SshServer, proxy: DelayingProxy, files: list[Path]) -> dict[str, int]:
@@ -206,10 +220,10 @@ def main() -> None:
                 ("200 files, 10 ms round trip", proxy.port, small, 3),
             ):
                 files = sorted(folder.iterdir())
-                seconds = timed(server, ways(server, port, folder, files), len(files), repeats)
-                rows[case] = seconds
-                medians = {name: round(statistics.median(each), 3) for name, each in seconds.items()}
-                print(case, medians)
+                seconds, cpu = timed(server, ways(server, port, folder, files), len(files), repeats)
+                rows[case], rows[f"{case}, CPU"] = seconds, cpu
+                for what, each in (("", seconds), (", CPU", cpu)):
+                    print(case + what, {name: round(statistics.median(found), 3) for name, found in each.items()})
             rows["bytes to the board, 20 files"] = second_deploy_bytes(server, proxy, run_files)
             print(rows["bytes to the board, 20 files"])
         finally:
