@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import numpy as np
 
@@ -107,6 +108,17 @@ def native_median_us(model: Path, seconds: float) -> float | None:
     return float(found.group(1)) if found else None
 
 
+def litert_tool_median_us(model: Path, runs: int) -> float | None:
+    """By the Python tool that LiteRT ships beside its runtime; it tells hundredths of a millisecond."""
+    if model.suffix != ".tflite" or importlib.util.find_spec("ai_edge_litert.tools.benchmark_litert_model") is None:
+        return None
+    with NamedTemporaryFile(suffix=".json") as result:
+        command = [sys.executable, "-m", "ai_edge_litert.tools.benchmark_litert_model", f"--model={model}"]
+        command += [f"--num_runs={runs}", "--warmup_runs=50", "--num_threads=1", f"--result_json={result.name}"]
+        subprocess.run(command, capture_output=True, check=True)
+        return 1e3 * float(json.loads(Path(result.name).read_text())["latency"]["median_ms"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", type=Path)
@@ -122,7 +134,7 @@ def main() -> None:
         agent = Agent(session, sys.executable, None)
         for model in models:
             model = model.resolve()
-            pairs = []
+            pairs, tools = [], []
             for number in range(arguments.rounds):
                 sides = {
                     "agent": lambda: agent_median_ns(agent, model, arguments.seconds),  # noqa: B023
@@ -131,6 +143,8 @@ def main() -> None:
                 order = ["agent", "bare"] if number % 2 else ["bare", "agent"]
                 found = {side: sides[side]() / 1e3 for side in order}
                 pairs.append((found["agent"], found["bare"]))
+                runs = int(min(20_000, max(50, arguments.seconds * 1e6 / found["bare"])))
+                tools.append(litert_tool_median_us(model, runs))
             differences = [agent_us - bare_us for agent_us, bare_us in pairs]
             middle = statistics.mean(differences)
             half = student_t(len(pairs) - 1) * statistics.stdev(differences) / len(pairs) ** 0.5
@@ -144,6 +158,7 @@ def main() -> None:
                 "difference_interval_us": [middle - half, middle + half],
                 "bound_us": bound_us,
                 "within": -bound_us <= middle - half and middle + half <= bound_us,
+                "litert_tool_us": statistics.median(tool) if (tool := [us for us in tools if us is not None]) else None,
                 "benchmark_model_us": native_median_us(model, arguments.seconds),
                 "load_average": os.getloadavg()[0],
                 "pairs_us": pairs,
