@@ -229,7 +229,13 @@ def kernels(path: Path) -> Any:
 
 
 def rows() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+    """The last row of each case and seed."""
+    found = [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+    return list({(row["case"], row["seed"]): row for row in found}.values())
+
+
+def measured(row: dict[str, Any], *columns: str) -> bool:
+    return all(f"{column}.tflite" in row["accuracy"] or column in row["accuracy"] for column in columns)
 
 
 def value(row: dict[str, Any], column: str) -> float:
@@ -237,32 +243,31 @@ def value(row: dict[str, Any], column: str) -> float:
 
 
 def paired(chosen: list[dict[str, Any]], left: str, right: str) -> str:
-    """Mean difference of two columns over the seeds, with its 95 % interval (Student's t over the paired seeds)."""
-    differences = [value(row, left) - value(row, right) for row in chosen]
+    """Mean difference of two columns, with its 95 % interval (Student's t over the paired seeds) and their number."""
+    differences = [value(row, left) - value(row, right) for row in chosen if measured(row, left, right)]
+    if not differences:
+        return ""
     mean = statistics.mean(differences)
     if len(differences) < 2:
         return f"{mean:+.2f}"
     quantile = float(scipy.stats.t.ppf(0.975, len(differences) - 1))
     half = quantile * statistics.stdev(differences) / len(differences) ** 0.5
-    return f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]"
+    return f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}] ({len(differences)})"
 
 
 def table() -> None:
+    cases = {case: [row for row in rows() if row["case"] == case] for case in CASES}
     print("| network | seeds | " + " | ".join(COLUMNS) + " |\n|" + " --- |" * (len(COLUMNS) + 2))
-    measured = {case: [row for row in rows() if row["case"] == case] for case in CASES}
-    for case, chosen in measured.items():
-        if chosen:
-            cells = [f"{statistics.mean(value(row, column) for row in chosen):.2f}" for column in COLUMNS]
-            print(f"| {case} | {len(chosen)} | {' | '.join(cells)} |")
-    print(
-        "\n| network | "
-        + " | ".join(f"{left} - {right}" for left, right in PAIRS)
-        + " |\n|"
-        + " --- |" * (1 + len(PAIRS))
-    )
-    for case, chosen in measured.items():
-        if chosen:
-            print(f"| {case} | " + " | ".join(paired(chosen, left, right) for left, right in PAIRS) + " |")
+    for case, chosen in cases.items():
+        cells = []
+        for column in COLUMNS:
+            values = [value(row, column) for row in chosen if measured(row, column)]
+            few = f" ({len(values)})" if len(values) < len(chosen) else ""
+            cells.append(f"{statistics.mean(values):.2f}{few}" if values else "")
+        print(f"| {case} | {len(chosen)} | {' | '.join(cells)} |")
+    print("\n| less | " + " | ".join(cases) + " |\n|" + " --- |" * (1 + len(cases)))
+    for left, right in PAIRS:
+        print(f"| {left} less {right} | " + " | ".join(paired(chosen, left, right) for chosen in cases.values()) + " |")
 
 
 def main() -> None:
@@ -274,7 +279,7 @@ def main() -> None:
     tasks = {name: load_task(name, {}) for name in {CASES[case][0] for case in arguments.case or CASES}}
     for seed in range(arguments.seeds):
         for case in arguments.case or CASES:
-            if any((row["case"], row["seed"]) == (case, seed) for row in rows()):
+            if any((row["case"], row["seed"]) == (case, seed) and measured(row, *COLUMNS) for row in rows()):
                 continue
             row = measure(case, seed, tasks[CASES[case][0]])
             with ROWS.open("a") as stream:

@@ -45,16 +45,26 @@ def main() -> None:
             continue
         rungs = {rung["pair"]: rung for rung in row["rungs"]}
         found = [rungs[pair] for pair in PAIRS]
-        cells = [name, str(row["parameters"]), f"{row['accuracy_fp32']:.3f}", f"{row['accuracy_int8']:.3f}"]
+        mixed = row["outcome"] != "converts"
+        if mixed:
+            refused.append(f"- {name}: {row['reason']}; by leave, in float: {', '.join(row['float_operators'])}")
+        cells = [
+            f"{name} (wi8_ai8_mixed)" if mixed else name,
+            str(row["parameters"]),
+            f"{row['accuracy_fp32']:.3f}",
+            f"{row['accuracy_int8']:.3f}",
+        ]
         cells += [
             f"{rung['top1_agreement']:.1%} · {rung['identical_logits']:.1%} · {rung['max_abs_lsb']}" for rung in found
         ]
-        kept.append((same_parameters(rungs), same_logits(rungs)))
-        cells += [str(row["calibrate_and_convert_cpu_s"]), *("yes" if met else "no" for met in kept[-1])]
+        met = (same_parameters(rungs), same_logits(rungs))
+        if not mixed:
+            kept.append(met)
+        cells += [str(row["calibrate_and_convert_cpu_s"]), *("yes" if each else "no" for each in met)]
         print("| " + " | ".join(cells) + " |")
     alike, exact = (sum(met) for met in zip(*kept, strict=True))
-    print(f"\n{len(kept)} convert; {alike} keep the same parameters, {exact} the same logits")
-    print("\nRefused:\n\n" + "\n".join(refused))
+    print(f"\n{len(kept)} convert as wi8_ai8; {alike} keep the same parameters, {exact} the same logits")
+    print("\nRefused as wi8_ai8:\n\n" + "\n".join(refused))
 
 
 if __name__ == "__main__":
