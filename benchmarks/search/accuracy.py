@@ -54,9 +54,9 @@ SHORT_FOR_ONE = 3
 
 
 @functools.cache
-def taught(task_name: str, seed: int) -> tuple[Task, torch.nn.Module, torch.Tensor]:
+def taught(reference: str, seed: int) -> tuple[Task, torch.nn.Module, torch.Tensor]:
     """The task, and the teacher of a seed with its logits: the same for every method and budget."""
-    task = load_task(task_name, {})
+    task = load_task(reference, {})
     torch.manual_seed(seed)
     teacher, how = task.teacher.build(), {"seed": seed, "device": CPU, "on_progress": lambda line: None}
     if task.teacher.training is not None:
@@ -68,13 +68,13 @@ def taught(task_name: str, seed: int) -> tuple[Task, torch.nn.Module, torch.Tens
 class Bench:
     """One task, budget and seed: trains students and counts the steps and multiply-accumulates that took."""
 
-    def __init__(self, task: Task, recipe: Recipe, budget: Budget, profile: str, seed: int) -> None:
+    def __init__(self, reference: str, recipe: Recipe, budget: Budget, profile: str, seed: int) -> None:
+        task, self.teacher, self.logits = taught(reference, seed)
         self.task, self.recipe, self.budget, self.seed = task, recipe, budget, seed
         self.profile = load_profile(profile)
         self.space = space_named(task.default_space)
         self.data = task.development()
         self.how = {"seed": seed, "device": CPU, "on_progress": lambda line: None}
-        _, self.teacher, self.logits = taught(task.name, seed)
         self.steps = 0
         self.work = 0.0
 
@@ -200,13 +200,13 @@ def limit_of(task: Task, profile_name: str, share: float) -> float:
 def row_of(task: Task, recipe: Recipe, options: argparse.Namespace, budget: str, seed: int, method: str) -> dict:
     """Run one method and judge what it keeps."""
     limit = limit_of(task, options.profile, SHARES[budget])
-    bench = Bench(task, recipe, Budget(latency_p90_ms=limit), options.profile, seed)
+    bench = Bench(options.task, recipe, Budget(latency_p90_ms=limit), options.profile, seed)
     began = time.process_time()
     candidate, validation, student = RUN[method](bench, options.runs)
     assert max(excesses(candidate, bench.budget.constraints()).values()) <= 1
     predicted = candidate.predicted["latency_p90_ms"]
     return {
-        "task": task.name,
+        "task": options.task,
         "budget": budget,
         "limit_p90_ms": limit,
         "seed": seed,
@@ -282,7 +282,7 @@ def main() -> None:
     for seed in range(options.seeds):
         for budget in SHARES:
             for method in options.methods.split(","):
-                key = (task.name, budget, seed, method, recipe.distill.training.epochs, options.runs)
+                key = (options.task, budget, seed, method, recipe.distill.training.epochs, options.runs)
                 if key in done:
                     continue
                 row = row_of(task, recipe, options, budget, seed, method)

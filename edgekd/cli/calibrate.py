@@ -35,6 +35,10 @@ def calibrate_command(
             "Adds about four minutes.",
         ),
     ] = "none",
+    background: Annotated[
+        Literal["none", "declared"],
+        typer.Option(help="Whether others' work on the board belongs there; if not, energy read beside it is dropped."),
+    ] = "none",
     out: Annotated[
         Path | None, typer.Option(help="The new profile's file. Default: NAME-calibrated.toml here.")
     ] = None,
@@ -65,7 +69,7 @@ def calibrate_command(
 
     require_fit_extra()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from edgekd.pipeline.board_timing import BoardAddress
+    from edgekd.pipeline.board_timing import BoardAddress, EnergyReadings
     from edgekd.pipeline.calibrate import CalibrateOptions, calibrate
 
     options = CalibrateOptions(
@@ -78,7 +82,7 @@ def calibrate_command(
         seed,
         overwrite,
         scheme,
-        power,
+        EnergyReadings(power, background=background),
     )
     with ConsoleProgress() as progress:
         calibration = calibrate(options, progress)

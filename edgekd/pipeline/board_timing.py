@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgekd.board.agent_client import Agent, facts_line
 from edgekd.board.deploy import deploy_files
@@ -35,6 +35,15 @@ class BoardAddress:
     board: str
     identity: Path | None = None
     accept_new_host_key: bool = False
+
+
+@dataclass(frozen=True)
+class EnergyReadings:
+    """How power is read: the meter as `--power` names it, a window's length in s, and whose work is on the board."""
+
+    meter: str = "none"
+    window_seconds: float = 10.0
+    background: Literal["none", "declared"] = "none"
 
 
 @dataclass(frozen=True)
@@ -93,8 +102,8 @@ class BoardTimer:
             throttled=any(state.throttled is True for state in states),
         )
 
-    def energy(self, remote: str, sha256: str, meter: str, window_seconds: float, say: Say) -> PowerTrace | None:
-        """Read the power of one file at work; None where `meter` is `auto` and the board has none.
+    def energy(self, remote: str, sha256: str, how: EnergyReadings, say: Say) -> PowerTrace | None:
+        """Read the power of one file at work; None where the meter is `auto` and the board has none.
 
         Raises:
             BoardError: the meter asked for is not there or fails, or the board failed.
@@ -106,10 +115,11 @@ class BoardTimer:
             min_runs=1,
             min_seconds=1.0,
             max_seconds=1.0,
-            meter=meter,
+            meter=how.meter,
+            background=how.background,
             energy_windows=1,
-            energy_window_seconds=window_seconds,
-            energy_lead_seconds=min(1.0, window_seconds / 5),
+            energy_window_seconds=how.window_seconds,
+            energy_lead_seconds=min(1.0, how.window_seconds / 5),
         )
         cpus = int(self.facts.get("cpus") or 0)
         return energy_pass(self.agent, self._common(remote, sha256), plan, self.profile, cpus, say).power

@@ -17,9 +17,8 @@ from edgekd.core.energy_model import LEAST_READINGS, fit_energy_model
 from edgekd.core.sampled_students import SampledStudent, sampled_students
 from edgekd.errors import ConfigurationError
 from edgekd.load import dump_toml, load_profile, shipped_profiles
-from edgekd.pipeline.board_timing import BoardAddress, BoardTimer, timer_on
+from edgekd.pipeline.board_timing import BoardAddress, BoardTimer, EnergyReadings, timer_on
 from edgekd.pipeline.calibration_rounds import (
-    ENERGY_WINDOW_SECONDS,
     CalibratedScheme,
     KeptRounds,
     Measuring,
@@ -43,8 +42,7 @@ class CalibrateOptions:
     seed: int = 0
     overwrite: bool = False
     scheme: CalibratedScheme = "wi8_ai8"
-    power: str = "none"
-    energy_window_seconds: float = ENERGY_WINDOW_SECONDS
+    energy: EnergyReadings = EnergyReadings()
 
 
 def calibrate(options: CalibrateOptions, progress: Progress) -> Calibration:
@@ -59,15 +57,15 @@ def calibrate(options: CalibrateOptions, progress: Progress) -> Calibration:
     profile = load_profile(options.profile)
     runtime = options.runtime or profile.operating_point.runtime
     out = output_path(profile, options)
-    check_meter(options.power)
+    check_meter(options.energy.meter)
     students = sampled_students(options.students, options.seed)
     started = time.monotonic()
     with timer_on(options.address, profile, runtime, progress) as timer:
         kept = KeptRounds.open(out, students, timer, options.scheme)
         measured = Measuring(timer, students, options.scheme, kept, started + 60 * options.minutes, progress)
         measured.run(out.with_name(f".{out.stem}.students"), f"calibrate-{kept.key[:16]}")
-        if options.power != "none":
-            read_energy(measured, kept, options.power, options.energy_window_seconds, progress)
+        if options.energy.meter != "none":
+            read_energy(measured, kept, options.energy, progress)
         board, version = _board_name(timer), timer.environment.runtime_version
     levels = sample_levels(students, kept.rounds)
     progress.stage("fit", f"{sum(level.role != 'excluded' for level in levels)} students")

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from edgekd.core.calibration import LEAST_STUDENTS, level_of
 from edgekd.core.energy_model import hindrances
 from edgekd.core.sampled_students import SampledStudent
-from edgekd.pipeline.board_timing import BoardTimer, write_random_files
+from edgekd.pipeline.board_timing import BoardTimer, EnergyReadings, write_random_files
 from edgekd.pipeline.console import Progress
 from edgekd.records import EnergyReading, TimedRound
 from edgekd.store import hash_inputs, write_text
@@ -27,7 +27,6 @@ DOUBT_TO_REMEASURE = 0.03
 
 FURTHER_ROUNDS = 3
 ENERGY_STUDENTS = 8
-ENERGY_WINDOW_SECONDS = 10.0
 
 
 class KeptRounds:
@@ -187,19 +186,21 @@ class Measuring:
                     self._once(student, number, 0)
 
 
-def read_energy(measuring: Measuring, kept: KeptRounds, meter: str, window_seconds: float, progress: Progress) -> None:
+def read_energy(measuring: Measuring, kept: KeptRounds, how: EnergyReadings, progress: Progress) -> None:
     """Read the power of the first students at work, those that differ most; what was read before stays.
 
     Raises:
         BoardError: the meter asked for is not there or fails.
     """
     count = min(ENERGY_STUDENTS, len(measuring.models))
-    progress.stage("energy", f"{count} students, {meter}: about {count * (2 * window_seconds + 5) / 60:.0f} min")
+    progress.stage(
+        "energy", f"{count} students, {how.meter}: about {count * (2 * how.window_seconds + 5) / 60:.0f} min"
+    )
     read = {one.student for one in kept.energy}
     for student in range(count):
         if student in read:
             continue
-        power = measuring.timer.energy(*measuring.models[student], meter, window_seconds, progress.update)
+        power = measuring.timer.energy(*measuring.models[student], how, progress.update)
         if power is None:
             progress.warn("no power meter was found on the board: energy was not measured")
             return

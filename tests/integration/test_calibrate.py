@@ -116,7 +116,7 @@ class Silent:
 
 
 def test_with_a_meter_it_learns_energy_too_and_predict_says_it_with_its_interval(tmp_path, monkeypatch):
-    from edgekd.pipeline.board_timing import BoardAddress
+    from edgekd.pipeline.board_timing import BoardAddress, EnergyReadings
     from edgekd.pipeline.calibrate import CalibrateOptions, calibrate
     from edgekd.pipeline.calibration_rounds import write_student
     from edgekd.pipeline.predict import predict_file
@@ -131,8 +131,8 @@ def test_with_a_meter_it_learns_energy_too_and_predict_says_it_with_its_interval
         minutes=0.05,
         students=12,
         out=Path("here.toml"),
-        power="replay:trace.csv",
-        energy_window_seconds=0.6,
+        # The trace is a made-up one: that others keep this machine busy does not touch it.
+        energy=EnergyReadings("replay:trace.csv", 0.6, background="declared"),
     )
     progress = Silent()
     try:
