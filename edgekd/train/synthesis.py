@@ -95,7 +95,7 @@ def invert(teacher: nn.Module, shape: Shape, options: DataFree, seed: int, devic
 
 
 class Generator(nn.Module):
-    """Noise (N, Z) to inputs (N, C, H, W) whose channels have mean 0 and spread 1 over the batch.
+    """Noise (N, Z) to inputs (N, C, H, W), whose channels start with mean 0 and spread 1 over the batch.
 
     A dense layer to a quarter of the size, then twice: enlarge, convolve, normalise. Signals have height 1 throughout.
     """
@@ -116,7 +116,7 @@ class Generator(nn.Module):
                 nn.BatchNorm2d(width),
                 nn.LeakyReLU(0.2),
             ]
-        layers += [nn.Conv2d(width, channels, kernel, padding=padding), nn.BatchNorm2d(channels, affine=False)]
+        layers += [nn.Conv2d(width, channels, kernel, padding=padding), nn.BatchNorm2d(channels)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, noise: Tensor) -> Tensor:
