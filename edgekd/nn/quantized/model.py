@@ -13,15 +13,13 @@ from edgekd.errors import BuildError
 from edgekd.nn.quantized.grids import shared_grids
 from edgekd.nn.quantized.islands import Islands, readers_of, rounded
 from edgekd.nn.quantized.layers import LAYERS, QuantizedLayer, WeightedLayer
-from edgekd.nn.quantized.layers.movement import Constant
-from edgekd.nn.quantized.layers.nonlinear import LeakyRelu
-from edgekd.nn.quantized.layers.tokens import Embedding, LayerNorm
-from edgekd.nn.quantized.network import CEILINGS, Grid, Network
-from edgekd.nn.quantized.operations import Operation, Trace
+from edgekd.nn.quantized.layers.build import built_layer
+from edgekd.nn.quantized.network import Grid, Network
+from edgekd.nn.quantized.operations import Trace
 from edgekd.nn.quantized.quantizer import ActivationQuantizer
 from edgekd.nn.quantized.rewrite import simplify
-from edgekd.nn.quantized.scheme import SCHEMES, SchemeSpec
-from edgekd.nn.quantized.ties import leaky_steps, untied_scale
+from edgekd.nn.quantized.scheme import SCHEMES
+from edgekd.nn.quantized.settling import settle_scales
 from edgekd.nn.quantized.trace import trace
 from edgekd.records import Scheme
 
@@ -72,7 +70,7 @@ class QuantizedModel(nn.Module):
         if ids and ids != frozenset(self.islands.readers[INPUT]):
             raise BuildError("the input is read both as ids, by an embedding, and as numbers: give it one meaning")
         self.layers = nn.ModuleDict(
-            {names[operation.name]: _layer(operation, self._spec) for operation in traced.operations}
+            {names[operation.name]: built_layer(operation, self._spec) for operation in traced.operations}
         )
         self.quantizers = nn.ModuleDict()
         self._grid_of: dict[str, str] = {}
@@ -94,7 +92,7 @@ class QuantizedModel(nn.Module):
             self._member_of.update({names[tensor]: member for member, tensor in enumerate(grid.members)})
         for step in self.steps:
             layer = self.layer(step)
-            shared = self._quantizer(step.key)
+            shared = self.quantizer(step.key)
             layer.saturates = shared is not None and shared.activation == layer.activation and not shared.symmetric
 
     @property
@@ -211,7 +209,8 @@ class QuantizedModel(nn.Module):
         assert isinstance(layer, QuantizedLayer)
         return layer
 
-    def _quantizer(self, tensor: str) -> ActivationQuantizer | None:
+    def quantizer(self, tensor: str) -> ActivationQuantizer | None:
+        """What puts a tensor on its grid, shared by all tensors on it; None where the scheme has none."""
         key = self._grid_of.get(tensor)
         if key is None:
             return None
@@ -219,12 +218,16 @@ class QuantizedModel(nn.Module):
         assert isinstance(quantizer, ActivationQuantizer)
         return quantizer
 
+    def has_own_grid(self, tensor: str) -> bool:
+        """Whether no other tensor lies on a tensor's grid."""
+        return list(self._grid_of.values()).count(self._grid_of[tensor]) == 1
+
     def _scale(self, tensor: str) -> Tensor | None:
-        quantizer = self._quantizer(tensor)
+        quantizer = self.quantizer(tensor)
         return None if quantizer is None else quantizer.scale
 
     def _on_grid(self, tensor: str, values: Tensor) -> Tensor:
-        quantizer = self._quantizer(tensor)
+        quantizer = self.quantizer(tensor)
         if quantizer is None:
             return values
         member = self._member_of.get(tensor)
@@ -236,7 +239,7 @@ class QuantizedModel(nn.Module):
     def observe(self, enabled: bool = True) -> None:
         """Let ranges follow the activations in training mode (the default), or hold them."""
         for key in self.quantizers:
-            quantizer = self._quantizer(key)
+            quantizer = self.quantizer(key)
             if quantizer is not None:
                 quantizer.observing = enabled
 
@@ -248,32 +251,8 @@ class QuantizedModel(nn.Module):
     @torch.no_grad()
     def settle(self) -> None:
         """Nudge int8 scales, by a percent or so, to where every runtime computes sums and leaky ReLUs alike."""
-        if self._spec.activation_bits != 8 or self._spec.symmetric:
-            return
-        for step in self.steps:
-            quantizer, layer = self._quantizer(step.key), self.layer(step)
-            if step.key in self.islands.steps or quantizer is None or quantizer.fixed or not quantizer.is_set:
-                continue
-            if layer.kind == "add":
-                self._settle_sum(step, quantizer)
-            elif isinstance(layer, LeakyRelu):
-                self._settle_leaky_relu(step, layer, quantizer)
-
-    def _settle_sum(self, step: Step, quantizer: ActivationQuantizer) -> None:
-        first, second = (self.grid(name) for name in step.inputs)
-        if first is not None and second is not None:
-            shrink = quantizer.activation in CEILINGS
-            quantizer.scale.fill_(untied_scale(first, second, quantizer.grid(), shrink))
-
-    def _settle_leaky_relu(self, step: Step, layer: LeakyRelu, quantizer: ActivationQuantizer) -> None:
-        (name,) = step.inputs
-        source = self._quantizer(name)
-        alone = len(self.islands.readers[name]) == 1 and list(self._grid_of.values()).count(self._grid_of[name]) == 1
-        if source is None or source.fixed or not alone:
-            return
-        scale, slope = leaky_steps(float(source.scale), float(quantizer.scale), layer.attributes["slope"])
-        source.scale.fill_(scale)
-        layer.slope.fill_(slope)
+        if self._spec.activation_bits == 8 and not self._spec.symmetric:
+            settle_scales(self)
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor]) -> None:
@@ -292,19 +271,19 @@ class QuantizedModel(nn.Module):
         return {name: key for name, key in members.items() if not self._fixed(key)}
 
     def _fixed(self, key: str) -> bool:
-        quantizer = self._quantizer(key)
+        quantizer = self.quantizer(key)
         return quantizer is None or quantizer.fixed
 
     def set_range(self, grid: str, low: float, high: float) -> None:
         """Give a grid of `grid_members` the range `low` to `high`; 0 is always in it."""
-        quantizer = self._quantizer(grid)
+        quantizer = self.quantizer(grid)
         assert quantizer is not None
         quantizer.set_range(low, high)
 
     def reset_ranges(self) -> None:
         """Forget what was observed, so that calibration starts anew."""
         for key in self.quantizers:
-            quantizer = self._quantizer(key)
+            quantizer = self.quantizer(key)
             if quantizer is not None:
                 quantizer.updates.zero_()
 
@@ -319,7 +298,7 @@ class QuantizedModel(nn.Module):
         self._ranges_are_set = True
 
     def _is_set(self, tensor: str) -> bool:
-        quantizer = self._quantizer(tensor)
+        quantizer = self.quantizer(tensor)
         return quantizer is None or quantizer.is_set
 
     @torch.no_grad()
@@ -336,28 +315,8 @@ class QuantizedModel(nn.Module):
 
     def grid(self, tensor: str) -> Grid | None:
         """The grid of a tensor; None where the scheme has none."""
-        quantizer = self._quantizer(tensor)
+        quantizer = self.quantizer(tensor)
         return None if quantizer is None else quantizer.grid()
-
-
-def _layer(operation: Operation, scheme: SchemeSpec) -> QuantizedLayer:
-    kind = LAYERS[operation.kind]
-    if issubclass(kind, WeightedLayer):
-        return kind(
-            operation.parameters["weight"],
-            operation.parameters.get("bias"),
-            scheme,
-            activation=operation.activation,
-            **operation.attributes,
-        )
-    if issubclass(kind, LayerNorm):
-        weight, bias = (operation.parameters.get(name) for name in ("weight", "bias"))
-        return kind(operation.shape[1], weight, bias, **operation.attributes)
-    if issubclass(kind, Embedding):
-        return kind(operation.parameters["weight"])
-    if issubclass(kind, Constant):
-        return kind(operation.parameters["value"])
-    return kind(activation=operation.activation, **operation.attributes)
 
 
 def quantize_model(model: nn.Module, example: Tensor, scheme: Scheme = "wi8_ai8") -> QuantizedModel:
