@@ -262,6 +262,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=int, default=4, help="whole training runs that each method may spend")
     parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--budgets", default=",".join(SHARES))
     parser.add_argument("--epochs", type=int, help="in place of the task's own, for a smoke run")
     parser.add_argument("--rows", type=Path, default=ROWS)
     parser.add_argument("--measure", action="store_true", help="time the students of all rows; train nothing")
@@ -280,7 +281,7 @@ def main() -> None:
     fields = ("task", "budget", "seed", "method", "epochs", "runs")
     done = {tuple(row[name] for name in fields) for row in known}
     for seed in range(options.seeds):
-        for budget in SHARES:
+        for budget in options.budgets.split(","):
             for method in options.methods.split(","):
                 key = (options.task, budget, seed, method, recipe.distill.training.epochs, options.runs)
                 if key in done:

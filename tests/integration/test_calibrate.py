@@ -156,7 +156,8 @@ def test_with_a_meter_it_learns_energy_too_and_predict_says_it_with_its_interval
     assert found.energy == "predicted"
     low, high = found.energy_interval_mj
     assert low < found.energy_mj < high
-    assert low < WATTS * found.latency_ms < high
+    # What else runs here stretches the inferences of the energy pass, and only ever adds to what each draws.
+    assert found.energy_mj > 0.7 * WATTS * found.latency_ms
     unknown = predict_file(Path("student.tflite"), "host")
     assert (unknown.energy_mj, unknown.energy) == (None, "not_measured")
     shown = edgekd("predict", "student.tflite", "--profile", "./here.toml", cwd=tmp_path)
