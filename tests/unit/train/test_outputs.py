@@ -137,6 +137,7 @@ def test_features_teach_them_too(setting, objective):
 @pytest.mark.parametrize(
     "regime", ["self", "progressive", "curriculum", "semi_supervised", "continual", "reverse", "multi_task"]
 )
+@pytest.mark.parametrize("taught", [garments_task], indirect=True, ids=["multi_label"])
 def test_terms_on_features_count_in_regimes_that_carry_them(setting, regime):
     plain, hints = (Hard(), Hinton()), (Hard(), Hinton(), FitNet(), Attention())
     schedule = SCHEDULE.model_copy(update={"epochs": 1})
