@@ -10,7 +10,8 @@ from pathlib import Path
 from edgekd.convert.audit_case import Case, own_claims, stored_bytes
 from edgekd.convert.audit_numbers import NUMBER_RULES
 from edgekd.convert.audit_structure import STRUCTURE_RULES
-from edgekd.convert.graph import Graph, read_graph
+from edgekd.convert.graph import Graph
+from edgekd.convert.model_file import read_graph
 from edgekd.convert.typed import TypedNode, typed_nodes
 from edgekd.errors import BuildError
 from edgekd.records import Audit, Finding, Scheme

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from edgekd.errors import BuildError
 from edgekd.nn.quantized.network import Array, Network
 from edgekd.records import Format
 
@@ -79,35 +77,3 @@ def claims(network: Network) -> dict[str, str]:
         said["weights"] = "per_channel"
     kept = network.kept_in_float
     return {**said, **({"kept_in_float": ", ".join(kept)} if kept else {})}
-
-
-def format_of(path: Path) -> Format:
-    """The format that a file's suffix names.
-
-    Raises:
-        BuildError: neither .tflite nor .onnx.
-    """
-    suffixes: dict[str, Format] = {".tflite": "tflite", ".onnx": "onnx"}
-    if path.suffix not in suffixes:
-        raise BuildError(f"{path}: unknown kind of model file '{path.suffix}'; expected .tflite or .onnx")
-    return suffixes[path.suffix]
-
-
-def read_graph(path: Path) -> Graph:
-    """The graph of a .tflite or .onnx file.
-
-    Raises:
-        BuildError: the file is missing, truncated, or not of the format its suffix names.
-        MissingExtraError: what reads that format is not installed.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BuildError(f"{path}: cannot be read: {error.strerror}") from error
-    if format_of(path) == "tflite":
-        from edgekd.convert.tflite_reader import read_tflite
-
-        return read_tflite(content, str(path))
-    from edgekd.convert.onnx_reader import read_onnx
-
-    return read_onnx(content, str(path))

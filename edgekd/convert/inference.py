@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgekd.convert.extras import fit_module
-from edgekd.convert.graph import format_of
+from edgekd.convert.model_file import format_of
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.network import Array
 

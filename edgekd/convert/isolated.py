@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from edgekd.convert.graph import format_of
+from edgekd.convert.model_file import format_of
 from edgekd.errors import BuildError, MissingExtraError
 from edgekd.nn.quantized.network import Network
 from edgekd.records import Format

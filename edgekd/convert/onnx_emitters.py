@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.convert.onnx_builder import OnnxBuilder
 from edgekd.convert.onnx_composites import (
     emit_attention,
     emit_bilinear,
@@ -18,17 +19,16 @@ from edgekd.convert.onnx_composites import (
     emit_permute,
     emit_tanh,
 )
-from edgekd.convert.onnx_writer import Writer
 from edgekd.nn.quantized.network import Layer
 
 
-def _conv(writer: Writer, layer: Layer) -> None:
+def _conv(builder: OnnxBuilder, layer: Layer) -> None:
     attributes = layer.attributes
     assert layer.weight is not None
     top, bottom, left, right = attributes["padding"]
-    value = writer.node(
+    value = builder.node(
         "Conv",
-        writer.weighted_inputs(layer),
+        builder.weighted_inputs(layer),
         f"{layer.output}/conv",
         kernel_shape=layer.weight.shape[2:],
         strides=attributes["stride"],
@@ -36,104 +36,106 @@ def _conv(writer: Writer, layer: Layer) -> None:
         dilations=attributes["dilation"],
         group=attributes["groups"],
     )
-    writer.finish_layer(layer, value)
+    builder.finish_layer(layer, value)
 
 
-def _linear(writer: Writer, layer: Layer) -> None:
-    inputs = writer.weighted_inputs(layer)
-    writer.finish_layer(layer, writer.node("Gemm", inputs, f"{layer.output}/gemm", transB=1))
+def _linear(builder: OnnxBuilder, layer: Layer) -> None:
+    inputs = builder.weighted_inputs(layer)
+    builder.finish_layer(layer, builder.node("Gemm", inputs, f"{layer.output}/gemm", transB=1))
 
 
-def _simple(kind: str, **attributes: Any) -> Callable[[Writer, Layer], None]:
+def _simple(kind: str, **attributes: Any) -> Callable[[OnnxBuilder, Layer], None]:
     """A node over the layer's inputs with attributes that do not depend on the layer."""
 
-    def emit(writer: Writer, layer: Layer) -> None:
-        inputs = [writer.values[name] for name in layer.inputs]
-        writer.finish_layer(layer, writer.node(kind, inputs, f"{layer.output}/{kind.lower()}", **attributes))
+    def emit(builder: OnnxBuilder, layer: Layer) -> None:
+        inputs = [builder.values[name] for name in layer.inputs]
+        builder.finish_layer(layer, builder.node(kind, inputs, f"{layer.output}/{kind.lower()}", **attributes))
 
     return emit
 
 
-def _pool(kind: str, **attributes: Any) -> Callable[[Writer, Layer], None]:
-    def emit(writer: Writer, layer: Layer) -> None:
+def _pool(kind: str, **attributes: Any) -> Callable[[OnnxBuilder, Layer], None]:
+    def emit(builder: OnnxBuilder, layer: Layer) -> None:
         top, bottom, left, right = layer.attributes["padding"]
-        value = writer.node(
+        value = builder.node(
             kind,
-            [writer.values[layer.inputs[0]]],
+            [builder.values[layer.inputs[0]]],
             f"{layer.output}/{kind.lower()}",
             kernel_shape=layer.attributes["kernel"],
             strides=layer.attributes["stride"],
             pads=[top, left, bottom, right],
             **attributes,
         )
-        writer.finish_layer(layer, value)
+        builder.finish_layer(layer, value)
 
     return emit
 
 
-def _leaky_relu(writer: Writer, layer: Layer) -> None:
-    inputs = [writer.values[layer.inputs[0]]]
-    value = writer.node("LeakyRelu", inputs, f"{layer.output}/leaky_relu", alpha=layer.attributes["slope"])
-    writer.finish_layer(layer, value)
+def _leaky_relu(builder: OnnxBuilder, layer: Layer) -> None:
+    inputs = [builder.values[layer.inputs[0]]]
+    value = builder.node("LeakyRelu", inputs, f"{layer.output}/leaky_relu", alpha=layer.attributes["slope"])
+    builder.finish_layer(layer, value)
 
 
-def _slice(writer: Writer, layer: Layer) -> None:
+def _slice(builder: OnnxBuilder, layer: Layer) -> None:
     bounds = {"starts": layer.attributes["start"], "ends": layer.attributes["end"], "axes": 1}
-    inputs = [writer.values[layer.inputs[0]]]
-    inputs += [writer.constant(f"{layer.output}/{name}", np.array([value], np.int64)) for name, value in bounds.items()]
-    writer.finish_layer(layer, writer.node("Slice", inputs, f"{layer.output}/slice"))
+    inputs = [builder.values[layer.inputs[0]]]
+    inputs += [
+        builder.constant(f"{layer.output}/{name}", np.array([value], np.int64)) for name, value in bounds.items()
+    ]
+    builder.finish_layer(layer, builder.node("Slice", inputs, f"{layer.output}/slice"))
 
 
-def _channel_shuffle(writer: Writer, layer: Layer) -> None:
-    tensor, groups = writer.network.tensors[layer.output], layer.attributes["groups"]
+def _channel_shuffle(builder: OnnxBuilder, layer: Layer) -> None:
+    tensor, groups = builder.network.tensors[layer.output], layer.attributes["groups"]
     _, channels, height, width = tensor.shape
     grouped = np.array([1, groups, channels // groups, height * width], np.int64)
-    shape = writer.constant(f"{layer.output}/groups", grouped)
-    value = writer.node("Reshape", [writer.values[layer.inputs[0]], shape], f"{layer.output}/grouped")
-    value = writer.between(value, f"{layer.output}/grouped", tensor.grid)
-    value = writer.node("Transpose", [value], f"{layer.output}/swapped", perm=[0, 2, 1, 3])
-    value = writer.between(value, f"{layer.output}/swapped", tensor.grid)
-    shape = writer.constant(f"{layer.output}/channels", np.array(tensor.shape, np.int64))
-    writer.finish_layer(layer, writer.node("Reshape", [value, shape], f"{layer.output}/shuffled"))
+    shape = builder.constant(f"{layer.output}/groups", grouped)
+    value = builder.node("Reshape", [builder.values[layer.inputs[0]], shape], f"{layer.output}/grouped")
+    value = builder.between(value, f"{layer.output}/grouped", tensor.grid)
+    value = builder.node("Transpose", [value], f"{layer.output}/swapped", perm=[0, 2, 1, 3])
+    value = builder.between(value, f"{layer.output}/swapped", tensor.grid)
+    shape = builder.constant(f"{layer.output}/channels", np.array(tensor.shape, np.int64))
+    builder.finish_layer(layer, builder.node("Reshape", [value, shape], f"{layer.output}/shuffled"))
 
 
-def _upsample(writer: Writer, layer: Layer) -> None:
-    factors = writer.constant(f"{layer.output}/factors", np.array([1, 1, *layer.attributes["factor"]], np.float32))
-    value = writer.node(
+def _upsample(builder: OnnxBuilder, layer: Layer) -> None:
+    factors = builder.constant(f"{layer.output}/factors", np.array([1, 1, *layer.attributes["factor"]], np.float32))
+    value = builder.node(
         "Resize",
-        [writer.values[layer.inputs[0]], "", factors],
+        [builder.values[layer.inputs[0]], "", factors],
         f"{layer.output}/resize",
         mode="nearest",
         coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
     )
-    writer.finish_layer(layer, value)
+    builder.finish_layer(layer, value)
 
 
-def _global_average_pool(writer: Writer, layer: Layer) -> None:
-    value = writer.node("GlobalAveragePool", [writer.values[layer.inputs[0]]], f"{layer.output}/pool")
+def _global_average_pool(builder: OnnxBuilder, layer: Layer) -> None:
+    value = builder.node("GlobalAveragePool", [builder.values[layer.inputs[0]]], f"{layer.output}/pool")
     if not layer.attributes["keepdim"]:
-        value = writer.between(value, f"{layer.output}/pooled", writer.network.tensors[layer.output].grid)
-        value = writer.node("Flatten", [value], f"{layer.output}/flat")
-    writer.finish_layer(layer, value)
+        value = builder.between(value, f"{layer.output}/pooled", builder.network.tensors[layer.output].grid)
+        value = builder.node("Flatten", [value], f"{layer.output}/flat")
+    builder.finish_layer(layer, value)
 
 
-def _reshape(writer: Writer, layer: Layer) -> None:
-    shape = writer.constant(f"{layer.output}/shape", np.array([1, *layer.attributes["shape"]], np.int64))
-    value = writer.node("Reshape", [writer.values[layer.inputs[0]], shape], f"{layer.output}/reshaped")
-    writer.finish_layer(layer, value)
+def _reshape(builder: OnnxBuilder, layer: Layer) -> None:
+    shape = builder.constant(f"{layer.output}/shape", np.array([1, *layer.attributes["shape"]], np.int64))
+    value = builder.node("Reshape", [builder.values[layer.inputs[0]], shape], f"{layer.output}/reshaped")
+    builder.finish_layer(layer, value)
 
 
-def _dequantize(writer: Writer, layer: Layer) -> None:
+def _dequantize(builder: OnnxBuilder, layer: Layer) -> None:
     # Every value on a grid has its dequantize node already.
-    writer.publish(layer, writer.values[layer.inputs[0]])
+    builder.publish(layer, builder.values[layer.inputs[0]])
 
 
-def _quantize(writer: Writer, layer: Layer) -> None:
-    writer.finish_layer(layer, writer.values[layer.inputs[0]])
+def _quantize(builder: OnnxBuilder, layer: Layer) -> None:
+    builder.finish_layer(layer, builder.values[layer.inputs[0]])
 
 
-EMITTERS: dict[str, Callable[[Writer, Layer], None]] = {
+EMITTERS: dict[str, Callable[[OnnxBuilder, Layer], None]] = {
     "conv": _conv,
     "linear": _linear,
     "add": _simple("Add"),

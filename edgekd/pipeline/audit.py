@@ -11,7 +11,8 @@ from typing import Literal, get_args
 from edgekd.convert.acceleration import RUNTIMES, acceleration
 from edgekd.convert.audit import audit_graph, found_scheme
 from edgekd.convert.audit_case import own_claims
-from edgekd.convert.graph import Graph, format_of, read_graph
+from edgekd.convert.graph import Graph
+from edgekd.convert.model_file import format_of, read_graph
 from edgekd.convert.typed import TypedNode, typed_nodes
 from edgekd.errors import BuildError, ConfigurationError
 from edgekd.records import Accelerated, Finding, Format, InferenceRuntime, Record, Scheme

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
-from edgekd.convert.graph import read_graph
+from edgekd.convert.model_file import read_graph
 from edgekd.convert.operators import operators_of
 from edgekd.convert.typed import typed_nodes
 from edgekd.core.costs import KIB, latency_model_for, peak_memory

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.convert.extras import fit_module
-from edgekd.convert.graph import format_of
+from edgekd.convert.model_file import format_of
 from edgekd.records import Estimate
 
 _ROUNDS = 60

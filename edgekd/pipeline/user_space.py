@@ -152,8 +152,8 @@ def traced_operators(module: nn.Module, shape: Shape) -> OperatorList:
     """
     import torch
 
-    from edgekd.convert.graph import read_graph
     from edgekd.convert.isolated import write_network
+    from edgekd.convert.model_file import read_graph
     from edgekd.convert.operators import operators_of
     from edgekd.nn.quantized.model import quantize_model
 

@@ -9,7 +9,7 @@ from edgekd.core.sampled_students import sampled_students
 @pytest.mark.parametrize("student", sampled_students(8, 11), ids=lambda student: student.label)
 def test_the_written_file_holds_the_declared_work(student, tmp_path):
     pytest.importorskip("torch")
-    from edgekd.convert.graph import read_graph
+    from edgekd.convert.model_file import read_graph
     from edgekd.convert.operators import operators_of
     from edgekd.convert.random_student import write_random_student
     from edgekd.nn.students import Student, example_input

@@ -19,7 +19,7 @@ STUDENTS = [
 def test_the_files_hold_the_declared_operators(space, native, choices, tmp_path):
     import torch
 
-    from edgekd.convert.graph import read_graph
+    from edgekd.convert.model_file import read_graph
     from edgekd.convert.operators import operators_of
     from edgekd.convert.students import convert_student
     from edgekd.nn.quantized.model import quantize_model

@@ -27,7 +27,7 @@ def declared(name):
 
 
 def test_its_operators_are_those_of_the_file_it_becomes_and_counts_are_torchs(tmp_path):
-    from edgekd.convert.graph import read_graph
+    from edgekd.convert.model_file import read_graph
     from edgekd.convert.operators import operators_of
     from edgekd.convert.random_student import write_random_student
 

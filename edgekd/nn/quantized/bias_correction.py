@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edgekd.nn.quantized.islands import Step
 from edgekd.nn.quantized.layers import QuantizedLayer, WeightedLayer
 from edgekd.nn.quantized.layers.base import Scales
-from edgekd.nn.quantized.model import QuantizedModel, Step
+from edgekd.nn.quantized.model import QuantizedModel
 
 
 @torch.no_grad()

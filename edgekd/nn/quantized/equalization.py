@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from edgekd.nn.quantized.islands import Step
 from edgekd.nn.quantized.layers import WeightedLayer
-from edgekd.nn.quantized.model import QuantizedModel, Step
+from edgekd.nn.quantized.model import QuantizedModel
 
 _LINEAR = {"global_average_pool", "average_pool", "max_pool", "upsample"}
 """Layers without weights that a positive factor per channel passes through."""

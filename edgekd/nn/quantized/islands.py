@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from edgekd.nn.quantized.model import Step
+
+@dataclass(frozen=True)
+class Step:
+    """One layer's wiring. `key` names the layer and the tensor it makes; `inputs` the tensors it reads."""
+
+    key: str
+    place: str
+    inputs: tuple[str, ...]
 
 
 def rounded(tensor: str) -> str:

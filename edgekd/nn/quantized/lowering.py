@@ -11,8 +11,9 @@ from edgekd.nn.quantized.islands import floated, rounded
 from edgekd.nn.quantized.network import Layer, Network, Tensor
 
 if TYPE_CHECKING:
+    from edgekd.nn.quantized.islands import Step
     from edgekd.nn.quantized.layers import QuantizedLayer
-    from edgekd.nn.quantized.model import QuantizedModel, Step
+    from edgekd.nn.quantized.model import QuantizedModel
 
 
 def lower(model: QuantizedModel) -> Network:

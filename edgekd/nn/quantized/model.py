@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.grids import shared_grids
-from edgekd.nn.quantized.islands import Islands, readers_of, rounded
+from edgekd.nn.quantized.islands import Islands, Step, readers_of, rounded
 from edgekd.nn.quantized.layers import LAYERS, QuantizedLayer, WeightedLayer
 from edgekd.nn.quantized.layers.build import built_layer
 from edgekd.nn.quantized.network import Grid, Network
@@ -24,15 +24,6 @@ from edgekd.nn.quantized.trace import trace
 from edgekd.records import Scheme
 
 INPUT = "input"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One layer's wiring. `key` names the layer and the tensor it makes; `inputs` the tensors it reads."""
-
-    key: str
-    place: str
-    inputs: tuple[str, ...]
 
 
 Visit = Callable[[Step, QuantizedLayer, tuple[Tensor, ...], Sequence[Tensor | None]], None]

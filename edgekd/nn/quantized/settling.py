@@ -9,7 +9,8 @@ from edgekd.nn.quantized.network import CEILINGS
 from edgekd.nn.quantized.ties import leaky_steps, untied_scale
 
 if TYPE_CHECKING:
-    from edgekd.nn.quantized.model import QuantizedModel, Step
+    from edgekd.nn.quantized.islands import Step
+    from edgekd.nn.quantized.model import QuantizedModel
     from edgekd.nn.quantized.quantizer import ActivationQuantizer
 
 

@@ -5,7 +5,7 @@ import pytest
 from tflite_surgery import Surgery
 
 from edgekd.convert.acceleration import acceleration
-from edgekd.convert.graph import read_graph
+from edgekd.convert.model_file import read_graph
 from edgekd.convert.random_student import write_random_student
 from edgekd.core.spaces import space_named
 from edgekd.nn.students import Student, example_input

@@ -8,7 +8,7 @@ import pytest
 
 from edgekd.convert.acceleration import acceleration
 from edgekd.convert.audit import audit_file
-from edgekd.convert.graph import read_graph
+from edgekd.convert.model_file import read_graph
 
 WAKEWORD = "pymicro-wakeword==2.5.0"
 

@@ -7,7 +7,7 @@ from onnx import helper, numpy_helper
 from onnxruntime import quantization
 
 from edgekd.convert.audit import audit_file
-from edgekd.convert.graph import read_graph
+from edgekd.convert.model_file import read_graph
 from edgekd.convert.operators import operators_of
 
 

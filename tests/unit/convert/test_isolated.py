@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from edgekd.convert.graph import read_graph
 from edgekd.convert.inference import run_model
 from edgekd.convert.isolated import run_logged, write_isolated
+from edgekd.convert.model_file import read_graph
 from edgekd.errors import BuildError, MissingExtraError
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgekd.convert.graph import read_graph
 from edgekd.convert.inference import run_model
+from edgekd.convert.model_file import read_graph
 from edgekd.convert.operators import operators_of
 
 _SCRIPT = """

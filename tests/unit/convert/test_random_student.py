@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from edgekd.convert.audit import audit_file
-from edgekd.convert.graph import read_graph
+from edgekd.convert.model_file import read_graph
 from edgekd.convert.operators import operators_of
 from edgekd.convert.random_student import write_random_student
 from edgekd.nn.students import Student

@@ -9,8 +9,8 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 
 from edgekd.convert.divergence import first_divergent_layer, layer_differences
-from edgekd.convert.graph import read_graph
 from edgekd.convert.inference import run_model
+from edgekd.convert.model_file import read_graph
 from edgekd.convert.onnx_writer import onnx_bytes
 from edgekd.convert.operators import operators_of
 from edgekd.convert.parity import LADDER, check_parity, compare, measure_parity
