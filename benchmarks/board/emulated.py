@@ -18,17 +18,17 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from edgekd.board.agent_client import Agent, read_facts
-from edgekd.board.agent_lines import AgentLine, LoadedLine, OutputsLine
-from edgekd.board.deploy import deploy_files
-from edgekd.board.doctor import check_board
+from edgekd.board.connection.open import open_session
+from edgekd.board.connection.session import Session
+from edgekd.board.connection.transfer import sha256_file
 from edgekd.board.emulation import EmulatedBoard, machine_of
-from edgekd.board.extra_passes import RawOutputs, compare_outputs, host_outputs
+from edgekd.board.examination.doctor import check_board
 from edgekd.board.lock import BoardLock
-from edgekd.board.open import open_session
-from edgekd.board.provision import provision
-from edgekd.board.session import Session
-from edgekd.board.transfer import sha256_file
+from edgekd.board.measuring.agent_client import Agent, read_facts
+from edgekd.board.measuring.agent_lines import AgentLine, LoadedLine, OutputsLine
+from edgekd.board.measuring.extra_passes import RawOutputs, compare_outputs, host_outputs
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
 from edgekd.convert.random_student import write_random_student
 from edgekd.core.spaces import space_named
 from edgekd.load import load_profile

@@ -28,8 +28,8 @@ import paramiko
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "integration"))
 from ssh_server import SshServer, find_sshd, free_port, make_key
 
-from edgekd.board.deploy import deploy_files
-from edgekd.board.open import open_session
+from edgekd.board.connection.open import open_session
+from edgekd.board.provisioning.deploy import deploy_files
 
 RESULTS = Path(__file__).parent / "results" / "transfers.json"
 REPEATS = 9

@@ -28,9 +28,9 @@ from edgekd.core.latency_calibration import validate
 from edgekd.core.sampled_students import SampledStudent
 from edgekd.core.spaces import SPACES
 from edgekd.load import load_profile
-from edgekd.pipeline.board_timing import BoardAddress, timer_on, write_random_files
-from edgekd.pipeline.calibrate import CalibrateOptions, calibrate
-from edgekd.pipeline.calibration_rounds import write_student
+from edgekd.pipeline.boards.calibrate import CalibrateOptions, calibrate
+from edgekd.pipeline.boards.calibration_rounds import write_student
+from edgekd.pipeline.boards.timing import BoardAddress, timer_on, write_random_files
 
 ROWS = Path(__file__).with_name("rows.jsonl")
 NATIVE = {

@@ -23,7 +23,7 @@ from torch.utils.data import RandomSampler, TensorDataset
 
 from edgekd.core.statistics import paired_difference_interval
 from edgekd.nn.students import Student
-from edgekd.pipeline.distill import student_architecture
+from edgekd.pipeline.distillation.distill import student_architecture
 from edgekd.pipeline.settings import with_task_schedules
 from edgekd.records import Hard, Hinton, Recipe, TaskChoice, Training
 from edgekd.tasks import Development, Task, load_task

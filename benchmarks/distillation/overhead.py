@@ -24,7 +24,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from edgekd.nn.students import Student
-from edgekd.pipeline.distill import student_architecture
+from edgekd.pipeline.distillation.distill import student_architecture
 from edgekd.records import FitNet, Hard, Hinton, Recipe, TaskChoice, Training
 from edgekd.tasks import load_task
 from edgekd.train.examples import Examples, examples_of, logits_of

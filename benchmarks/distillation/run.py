@@ -18,9 +18,9 @@ import torch
 from cases import OBJECTIVES, REGIMES, few_labels
 
 import edgekd
-from edgekd.pipeline.distill import distill_task
+from edgekd.pipeline.distillation.distill import distill_task
+from edgekd.pipeline.distillation.parts import Given
 from edgekd.pipeline.settings import with_task_schedules
-from edgekd.pipeline.teaching_parts import Given
 from edgekd.records import Distillation, Recipe, TaskChoice
 from edgekd.tasks import Task, load_task
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from edgekd.pipeline.ablation import paired_t_interval
+from edgekd.pipeline.distillation.ablation import paired_t_interval
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Rows = list[dict[str, Any]]

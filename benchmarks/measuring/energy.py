@@ -22,9 +22,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgekd.board.agent_client import Agent
-from edgekd.board.energy_pass import energy_pass
-from edgekd.board.local import LocalSession
+from edgekd.board.connection.local import LocalSession
+from edgekd.board.measuring.agent_client import Agent
+from edgekd.board.measuring.energy_pass import energy_pass
 from edgekd.core.energy import trapezoid_joules
 from edgekd.records import named_plan
 

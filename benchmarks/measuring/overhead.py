@@ -23,9 +23,9 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import numpy as np
 
-from edgekd.board.agent_client import Agent
-from edgekd.board.local import LocalSession
-from edgekd.board.timed_pass import timed_pass
+from edgekd.board.connection.local import LocalSession
+from edgekd.board.measuring.agent_client import Agent
+from edgekd.board.measuring.timed_pass import timed_pass
 from edgekd.core.statistics import student_t
 from edgekd.records import MeasurementPlan
 

@@ -36,9 +36,9 @@ from edgekd.core.search import Search
 from edgekd.core.spaces import SPACES, every_choice, space_named
 from edgekd.load import load_profile
 from edgekd.nn.students import Student
-from edgekd.pipeline.board_timing import BoardAddress, timer_on, write_random_files
-from edgekd.pipeline.calibration_rounds import write_student
-from edgekd.pipeline.search import FINALISTS, Selection
+from edgekd.pipeline.boards.calibration_rounds import write_student
+from edgekd.pipeline.boards.timing import BoardAddress, timer_on, write_random_files
+from edgekd.pipeline.fitting.search import FINALISTS, Selection
 from edgekd.pipeline.settings import with_task_schedules
 from edgekd.records import Budget, Candidate, Recipe, Training
 from edgekd.tasks import Task, load_task

@@ -29,7 +29,7 @@ from edgekd.core.search import Search
 from edgekd.core.spaces import SPACES, every_choice
 from edgekd.load import load_profile
 from edgekd.nn.students import Student, example_input
-from edgekd.pipeline.board_timing import BoardAddress, timer_on, write_random_files
+from edgekd.pipeline.boards.timing import BoardAddress, timer_on, write_random_files
 from edgekd.records import Budget, Candidate, DeviceProfile
 
 ROWS = Path(__file__).with_name("budgets.jsonl")

@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from edgekd.board.pump import BoardProcess, Exit
-from edgekd.board.session import Session
+from edgekd.board.connection.pump import BoardProcess, Exit
+from edgekd.board.connection.session import Session
 from edgekd.core.board_output import printable
 from edgekd.errors import BoardError, ConfigurationError
 

@@ -21,7 +21,7 @@ from typing import Self
 
 import platformdirs
 
-from edgekd.board.pump import LinkLostError
+from edgekd.board.connection.pump import LinkLostError
 from edgekd.core.board_output import parse_integer
 from edgekd.core.emulated_machines import MACHINES, EmulatedMachine
 from edgekd.errors import BoardError, ConfigurationError
@@ -172,7 +172,7 @@ class EmulatedBoard:
             subprocess.run(command, capture_output=True, check=False)
 
     def _start(self) -> None:
-        from edgekd.board.ssh_connect import open_socket
+        from edgekd.board.connection.ssh_connect import open_socket
 
         command = ["ip", "netns", "exec", self._namespace, "unshare", "--mount", "--pid", "--fork", "--kill-child"]
         command += ["sh", "-c", _INSIDE, "edgekd", *(str(self._folder / name) for name in ("root", "sys", "cpuinfo"))]

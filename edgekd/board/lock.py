@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from edgekd.board.session import Session
+from edgekd.board.connection.session import Session
 from edgekd.core.board_output import parse_integer, printable
 from edgekd.errors import BoardError
 

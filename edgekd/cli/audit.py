@@ -12,7 +12,7 @@ from rich.markup import escape
 from edgekd.errors import EXIT_MET, BuildError
 
 if TYPE_CHECKING:
-    from edgekd.pipeline.audit import AuditedFile
+    from edgekd.pipeline.files.audit import AuditedFile
     from edgekd.records import Accelerated
 
 RuntimeChoice = Literal["all", "tflite", "onnxruntime", "tensorrt", "none"]
@@ -59,7 +59,7 @@ def audit_command(
 
         edgekd audit model.onnx --scheme wi8_ai8 --json | jq '.findings[] | {node, problem}'
     """
-    from edgekd.pipeline.audit import audit
+    from edgekd.pipeline.files.audit import audit
 
     found = audit(file, scheme, runtime)
     if as_json:

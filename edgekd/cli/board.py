@@ -46,7 +46,7 @@ def check_command(
 
         edgekd board check local --json
     """
-    from edgekd.pipeline.board import Reach, check
+    from edgekd.pipeline.boards.board import Reach, check
 
     with ConsoleProgress() as progress:
         found = check(Reach(host, identity, accept_new_host_key), profile, runtime, progress)
@@ -84,7 +84,7 @@ def list_command(
 
         edgekd board list pi@raspberrypi.local
     """
-    from edgekd.pipeline.board import Reach, known_boards, storage
+    from edgekd.pipeline.boards.board import Reach, known_boards, storage
 
     if host is None:
         boards = known_boards()
@@ -127,7 +127,7 @@ def bundle_command(
 
         edgekd board bundle --platform manylinux_2_34_armv7l --python 3.11 --out pi32.tar.gz
     """
-    from edgekd.pipeline.board import bundle
+    from edgekd.pipeline.boards.board import bundle
 
     with ConsoleProgress() as progress:
         made = bundle(platform, python, runtime, out, progress)
@@ -154,7 +154,7 @@ def emulate_command(
         sudo edgekd board emulate rpi4
     """
     from edgekd.load import load_profile
-    from edgekd.pipeline.board import EmulatedBoard, machine_of
+    from edgekd.pipeline.boards.board import EmulatedBoard, machine_of
 
     machine = machine_of(load_profile(profile).name)
     with ConsoleProgress() as progress:
@@ -184,7 +184,7 @@ def clean_command(
     Example:
         edgekd board clean pi@raspberrypi.local
     """
-    from edgekd.pipeline.board import Reach, clean_board
+    from edgekd.pipeline.boards.board import Reach, clean_board
 
     removed, left = clean_board(Reach(host, identity, accept_new_host_key))
     if as_json:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from edgekd.pipeline.measuring import BoardOptions
+    from edgekd.pipeline.boards.measuring import BoardOptions
 
 Identity = Annotated[Path | None, typer.Option(help="Private key file for SSH.", show_default=False)]
 AcceptKey = Annotated[
@@ -104,7 +104,7 @@ def _board_options(
     identity: Identity = None,
     accept_new_host_key: AcceptKey = False,
 ) -> BoardOptions:
-    from edgekd.pipeline.measuring import BoardOptions, MeasuringOptions
+    from edgekd.pipeline.boards.measuring import BoardOptions, MeasuringOptions
 
     first, *more = board
     return BoardOptions(

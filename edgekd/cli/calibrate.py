@@ -69,8 +69,8 @@ def calibrate_command(
 
     require_fit_extra()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from edgekd.pipeline.board_timing import BoardAddress, EnergyReadings
-    from edgekd.pipeline.calibrate import CalibrateOptions, calibrate
+    from edgekd.pipeline.boards.calibrate import CalibrateOptions, calibrate
+    from edgekd.pipeline.boards.timing import BoardAddress, EnergyReadings
 
     options = CalibrateOptions(
         profile,

@@ -15,7 +15,7 @@ from edgekd.cli.console import ConsoleProgress
 from edgekd.cli.results import show
 
 if TYPE_CHECKING:
-    from edgekd.pipeline.measuring import BoardOptions
+    from edgekd.pipeline.boards.measuring import BoardOptions
 
 Profile = Annotated[
     str | None, typer.Option(help="Judge as this profile (name or path) in place of the run's.", show_default=False)
@@ -41,7 +41,7 @@ def deploy_command(
 
         edgekd deploy runs/latest --board nano@orin --runtime tensorrt --pin-clocks
     """
-    from edgekd.pipeline.deploy import deploy
+    from edgekd.pipeline.boards.deploy import deploy
 
     with ConsoleProgress() as progress:
         deployed = deploy(run, options, profile, command=shlex.join(["edgekd", *sys.argv[1:]]), progress=progress)
@@ -81,7 +81,7 @@ def measure_command(
     """
     if compare is not None:
         _compare(model, compare, options, profile, inputs, as_json)
-    from edgekd.pipeline.deploy import measure_file
+    from edgekd.pipeline.boards.deploy import measure_file
 
     with ConsoleProgress() as progress:
         measured = measure_file(model, options, profile, inputs, progress=progress)
@@ -98,7 +98,7 @@ def _compare(
     first: Path, second: Path, options: BoardOptions, profile: str | None, inputs: Path | None, as_json: bool
 ) -> NoReturn:
     from edgekd.cli.comparison import print_comparison
-    from edgekd.pipeline.side_by_side import compare_files
+    from edgekd.pipeline.boards.side_by_side import compare_files
 
     if profile is not None:
         raise typer.BadParameter("--compare judges no budget: leave --profile out", param_hint="--profile")

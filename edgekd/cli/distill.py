@@ -24,7 +24,7 @@ from edgekd.cli.distill_options import (
 )
 
 if TYPE_CHECKING:
-    from edgekd.pipeline.distill_evaluation import Distilled
+    from edgekd.pipeline.distillation.evaluation import Distilled
     from edgekd.records import Ablation
 
 
@@ -69,16 +69,16 @@ def distill_command(
     """
     # Threads that wait busily starve each other where cores are shared. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from edgekd.pipeline.distill_settings import checkpoint_directory, resolve_distillation, write_weights
+    from edgekd.pipeline.distillation.flags import TeachingFlags
+    from edgekd.pipeline.distillation.settings import checkpoint_directory, resolve_distillation, write_weights
     from edgekd.pipeline.settings import require_fit_extra
-    from edgekd.pipeline.teaching_flags import TeachingFlags
 
     flags = TeachingFlags(objective, regime, labels, teacher, tune_minutes, tune_search, start)
     resolved = resolve_distillation(recipe, task, seed, flags)
     require_fit_extra()
     with ConsoleProgress() as progress:
-        from edgekd.pipeline.ablation import ablate
-        from edgekd.pipeline.distill import distill
+        from edgekd.pipeline.distillation.ablation import ablate
+        from edgekd.pipeline.distillation.distill import distill
 
         taught = distill(resolved, progress, epochs, tune_file, checkpoint_directory(checkpoints))
         if save is not None:

@@ -142,8 +142,8 @@ def fit_command(
 
         edgekd fit --profile rpi4 --accuracy-drop-max 0.02 --slice-accuracy-drop-max 8 --qat always
     """
+    from edgekd.pipeline.distillation.flags import TeachingFlags
     from edgekd.pipeline.settings import budget_from_flags, require_fit_extra, resolve
-    from edgekd.pipeline.teaching_flags import TeachingFlags
 
     flags = budget_from_flags(
         {
@@ -175,16 +175,16 @@ def fit_command(
         require_fit_extra()
         # Threads that wait busily starve each other where cores are shared. Read when torch is first imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from edgekd.pipeline.board_timing import BoardAddress
+        from edgekd.pipeline.boards.timing import BoardAddress
 
         address = BoardAddress(board, identity, accept_new_host_key) if board is not None else None
         try:
             if dry_run:
-                from edgekd.pipeline.plan import plan_all
+                from edgekd.pipeline.fitting.plan import plan_all
 
                 plans = plan_all(each, address, progress)
             else:
-                from edgekd.pipeline.fit import FitOptions, fit_all
+                from edgekd.pipeline.fitting.fit import FitOptions, fit_all
 
                 command = shlex.join(["edgekd", *sys.argv[1:]])
                 fitted = fit_all(each, FitOptions(out, resume, require_measured, command, address), progress)

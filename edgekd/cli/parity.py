@@ -15,7 +15,7 @@ from edgekd.cli.console import ConsoleProgress
 from edgekd.errors import EXIT_MET, BuildError
 
 if TYPE_CHECKING:
-    from edgekd.pipeline.parity import Ladder
+    from edgekd.pipeline.files.parity import Ladder
 
 
 def parity_command(
@@ -36,7 +36,7 @@ def parity_command(
     from edgekd.pipeline.settings import require_fit_extra
 
     require_fit_extra()
-    from edgekd.pipeline.parity import parity
+    from edgekd.pipeline.files.parity import parity
 
     with ConsoleProgress() as progress:
         ladder = parity(run, progress)

@@ -27,7 +27,7 @@ def predict_command(
 
         edgekd predict model.onnx --profile rpi4-calibrated.toml --json
     """
-    from edgekd.pipeline.predict import predict_file
+    from edgekd.pipeline.files.predict import predict_file
 
     prediction = predict_file(model, profile)
     if as_json:

@@ -16,8 +16,8 @@ from edgekd.cli.console import ConsoleProgress
 from edgekd.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from edgekd.pipeline.pruning_result import PruningReport
-    from edgekd.pipeline.quantize_result import Quantized
+    from edgekd.pipeline.quantization.pruning_result import PruningReport
+    from edgekd.pipeline.quantization.result import Quantized
 
 SHOWN_LAYERS = 5
 
@@ -119,8 +119,8 @@ def quantize_command(
     from edgekd.pipeline.settings import require_fit_extra
 
     require_fit_extra()
-    from edgekd.pipeline.pruning import PruneOptions
-    from edgekd.pipeline.quantize import QuantizeOptions, quantize
+    from edgekd.pipeline.quantization.pruning import PruneOptions
+    from edgekd.pipeline.quantization.quantize import QuantizeOptions, quantize
 
     if profile is not None and prune is None:
         raise ConfigurationError("--profile says where pruning must pay: give it with --prune")

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from edgekd.errors import ConfigurationError, MissingExtraError
 from edgekd.load import load_profile, load_recipe
-from edgekd.pipeline.teaching_flags import TeachingFlags, set_fields
-from edgekd.pipeline.user_space import anchored_space
+from edgekd.pipeline.distillation.flags import TeachingFlags, set_fields
+from edgekd.pipeline.fitting.user_space import anchored_space
 from edgekd.records import Budget, DeviceProfile, Qat, Recipe
 from edgekd.tasks import Task
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.board.agent_client import Agent
-from edgekd.board.agent_lines import OutputsLine
-from edgekd.board.deploy import deploy_files
-from edgekd.board.doctor import check_board
+from edgekd.board.connection.open import open_session
 from edgekd.board.emulation import EmulatedBoard, machine_of, require_tools
-from edgekd.board.extra_passes import RawOutputs, compare_outputs, host_outputs
-from edgekd.board.open import open_session
-from edgekd.board.provision import provision
-from edgekd.board.storage import clean
+from edgekd.board.examination.doctor import check_board
+from edgekd.board.measuring.agent_client import Agent
+from edgekd.board.measuring.agent_lines import OutputsLine
+from edgekd.board.measuring.extra_passes import RawOutputs, compare_outputs, host_outputs
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
+from edgekd.board.provisioning.storage import clean
 from edgekd.errors import ConfigurationError
 from edgekd.load import load_profile
 

@@ -6,10 +6,10 @@ import hashlib
 import sys
 from pathlib import Path
 
-from edgekd.board.deploy import deploy_files
-from edgekd.board.measure import BoardModel, measure
-from edgekd.board.open import open_session
-from edgekd.board.provision import provision
+from edgekd.board.connection.open import open_session
+from edgekd.board.measuring.measure import BoardModel, measure
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
 from edgekd.records import MeasurementPlan
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"

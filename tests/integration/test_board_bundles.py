@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from ssh_server import SshServer, wait_until
 
-from edgekd.board import bundle as bundle_module
-from edgekd.board.bundle import bundle_cache
-from edgekd.board.bundle_store import OLD_BUNDLES_KEPT
-from edgekd.board.deploy import deploy_files
+from edgekd.board.connection.open import open_session
+from edgekd.board.connection.retry import reconnecting
 from edgekd.board.lock import BoardLock
-from edgekd.board.open import open_session
-from edgekd.board.provision import provision
-from edgekd.board.retry import reconnecting
-from edgekd.board.storage import board_storage, clean
+from edgekd.board.provisioning import bundle as bundle_module
+from edgekd.board.provisioning.bundle import bundle_cache
+from edgekd.board.provisioning.bundle_store import OLD_BUNDLES_KEPT
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
+from edgekd.board.provisioning.storage import board_storage, clean
 from edgekd.errors import BoardError
 
 MODEL = Path(__file__).parent.parent / "fixtures" / "tiny_int8.tflite"
@@ -196,7 +196,7 @@ def test_a_full_disk_stops_a_bundle_and_leaves_the_old_one(make_sshd, bare_pytho
             with pytest.raises(BoardError, match="No space left on device"):
                 provision(session, "tflite")
             # Where df lies, the disk fills up on the way.
-            monkeypatch.setattr("edgekd.board.transfer.parse_df", lambda text: None)
+            monkeypatch.setattr("edgekd.board.connection.transfer.parse_df", lambda text: None)
             with pytest.raises(BoardError, match=r"could not be unpacked.*No space left"):
                 provision(session, "tflite")
             names = {path.name for path in (small / ".edgekd/bundles").iterdir()}

@@ -17,11 +17,11 @@ import pytest
 from interrupted import FIXTURES, measure_long
 from ssh_server import SshServer, descendants, processes_naming, wait_until
 
-from edgekd.board.deploy import deploy_files
+from edgekd.board.connection.open import open_session
+from edgekd.board.connection.pump import LinkLostError
+from edgekd.board.connection.retry import reconnecting
 from edgekd.board.lock import BoardLock
-from edgekd.board.open import open_session
-from edgekd.board.pump import LinkLostError
-from edgekd.board.retry import reconnecting
+from edgekd.board.provisioning.deploy import deploy_files
 from edgekd.errors import BoardError
 
 MODEL = FIXTURES / "tiny_int8.tflite"

@@ -116,10 +116,10 @@ class Silent:
 
 
 def test_with_a_meter_it_learns_energy_too_and_predict_says_it_with_its_interval(tmp_path, monkeypatch):
-    from edgekd.pipeline.board_timing import BoardAddress, EnergyReadings
-    from edgekd.pipeline.calibrate import CalibrateOptions, calibrate
-    from edgekd.pipeline.calibration_rounds import write_student
-    from edgekd.pipeline.predict import predict_file
+    from edgekd.pipeline.boards.calibrate import CalibrateOptions, calibrate
+    from edgekd.pipeline.boards.calibration_rounds import write_student
+    from edgekd.pipeline.boards.timing import BoardAddress, EnergyReadings
+    from edgekd.pipeline.files.predict import predict_file
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGEKD_BOARD_HOME", str(tmp_path / "home"))

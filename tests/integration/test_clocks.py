@@ -12,11 +12,11 @@ from interrupted import FIXTURES, board_model, short_plan
 from ssh_server import wait_until
 
 from edgekd.board.agent.gpu_memory import nvmap_kib
-from edgekd.board.agent_client import read_facts
-from edgekd.board.deploy import deploy_files
-from edgekd.board.measure import measure
-from edgekd.board.open import open_session
-from edgekd.board.provision import provision
+from edgekd.board.connection.open import open_session
+from edgekd.board.measuring.agent_client import read_facts
+from edgekd.board.measuring.measure import measure
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
 from edgekd.errors import BoardError
 
 MODEL = FIXTURES / "tiny_int8.tflite"

@@ -10,11 +10,11 @@ import sys
 import pytest
 from interrupted import FIXTURES, board_model, short_plan
 
-from edgekd.board.compare import Contender, compare
-from edgekd.board.deploy import deploy_files
-from edgekd.board.open import open_session
-from edgekd.board.provision import provision
-from edgekd.board.timed_pass import TimedPass
+from edgekd.board.connection.open import open_session
+from edgekd.board.measuring.compare import Contender, compare
+from edgekd.board.measuring.timed_pass import TimedPass
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
 
 FAST, SLOW = FIXTURES / "tiny_int8.tflite", FIXTURES / "tiny_int8.onnx"
 

@@ -14,12 +14,12 @@ import pytest
 from interrupted import FIXTURES, board_model, short_plan
 from ssh_server import wait_until
 
+from edgekd.board.connection.open import open_session
 from edgekd.board.container import LABEL, within
-from edgekd.board.deploy import deploy_files
 from edgekd.board.lock import BoardLock
-from edgekd.board.measure import measure
-from edgekd.board.open import open_session
-from edgekd.board.provision import provision
+from edgekd.board.measuring.measure import measure
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
 from edgekd.errors import BoardError, ConfigurationError
 
 STAND_IN = Path(__file__).with_name("stand_in_docker.py")
@@ -154,7 +154,7 @@ def test_one_that_was_left_is_removed_by_the_next_run(board, state):
 
 
 def test_pinned_clocks_are_refused(tmp_path):
-    from edgekd.pipeline.measuring import MeasuringOptions, plan_for
+    from edgekd.pipeline.boards.measuring import MeasuringOptions, plan_for
 
     with pytest.raises(ConfigurationError, match="--pin-clocks cannot be had with --container"):
         plan_for("quick", "tflite", 1, MeasuringOptions(pin_clocks=True, container=IMAGE))

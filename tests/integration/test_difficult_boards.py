@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from interrupted import FIXTURES, board_model, short_plan
 
-from edgekd.board.agent_client import read_facts
-from edgekd.board.deploy import deploy_files
-from edgekd.board.measure import measure
-from edgekd.board.open import open_session
-from edgekd.board.provision import provision
-from edgekd.board.transfer import LISTING_NAME
-from edgekd.board.userland import find_python
+from edgekd.board.connection.open import open_session
+from edgekd.board.connection.transfer import LISTING_NAME
+from edgekd.board.measuring.agent_client import read_facts
+from edgekd.board.measuring.measure import measure
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
+from edgekd.board.provisioning.userland import find_python
 from edgekd.errors import BoardError, ConfigurationError
 
 MODEL = FIXTURES / "tiny_int8.tflite"
@@ -46,7 +46,7 @@ def tools(tmp_path):
 
 
 def hide_system_python(monkeypatch):
-    from edgekd.board import userland as module
+    from edgekd.board.provisioning import userland as module
 
     # The board is this machine, whose /usr/bin cannot be hidden from an absolute path.
     monkeypatch.setattr(module, "PYTHON_NAMES", tuple(n for n in module.PYTHON_NAMES if not n.startswith("/")))
@@ -121,7 +121,7 @@ def test_a_full_disk_leaves_nothing_half_written(sshd, small_disk, tmp_path, mon
     big = tmp_path / "big.bin"
     big.write_bytes(os.urandom(3 * 2**20))
     if not df_works:
-        monkeypatch.setattr("edgekd.board.transfer.parse_df", lambda text: None)
+        monkeypatch.setattr("edgekd.board.connection.transfer.parse_df", lambda text: None)
     with open_session(sshd.board if kind == "ssh" else "local") as session:
         deploy_files(session, {MODEL.name: MODEL}, "r")
         with pytest.raises(BoardError, match="3.0 MiB are needed" if df_works else "could not be unpacked"):

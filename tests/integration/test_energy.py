@@ -13,11 +13,11 @@ import pytest
 from interrupted import FIXTURES, board_model, short_plan
 from ssh_server import processes_naming
 
-from edgekd.board.deploy import deploy_files
-from edgekd.board.measure import measure
-from edgekd.board.open import open_session
+from edgekd.board.connection.open import open_session
+from edgekd.board.measuring.measure import measure
 from edgekd.board.power.external import ExternalMeter
-from edgekd.board.provision import provision
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
 from edgekd.core.energy import trapezoid_joules
 from edgekd.errors import BoardError, ConfigurationError
 

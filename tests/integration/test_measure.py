@@ -15,10 +15,10 @@ import pytest
 from interrupted import FIXTURES, board_model, measure_long, short_plan
 from ssh_server import SshServer, children, processes_naming, wait_until
 
-from edgekd.board.deploy import deploy_files
-from edgekd.board.measure import measure
-from edgekd.board.open import open_session
-from edgekd.board.provision import provision
+from edgekd.board.connection.open import open_session
+from edgekd.board.measuring.measure import measure
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
 from edgekd.errors import BoardError, BuildError, ConfigurationError
 from edgekd.records import Measurement
 
@@ -115,7 +115,7 @@ def test_measuring_goes_on_while_undecided_until_the_cap(tmp_path, monkeypatch):
 
 def test_a_second_deploy_sends_nothing(sshd, test_inputs):
     path = FIXTURES / "tiny_int8.tflite"
-    from edgekd.board.transfer import put_files
+    from edgekd.board.connection.transfer import put_files
 
     with open_session(sshd.board) as session:
         first = put_files(session, f"{session.home}/runs/x", {path.name: path, test_inputs.name: test_inputs})

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from interrupted import FIXTURES, board_model, short_plan
 
-from edgekd.board.deploy import deploy_files
-from edgekd.board.extra_passes import host_outputs
-from edgekd.board.measure import measure
-from edgekd.board.open import open_session
-from edgekd.board.provision import provision
+from edgekd.board.connection.open import open_session
+from edgekd.board.measuring.extra_passes import host_outputs
+from edgekd.board.measuring.measure import measure
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
 from edgekd.store import hash_file
 
 MODEL = FIXTURES / "tiny_int8.tflite"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from interrupted import FIXTURES, board_model, short_plan
 
-from edgekd.board.deploy import deploy_files
-from edgekd.board.measure import measure
-from edgekd.board.open import open_session
-from edgekd.board.provision import provision
+from edgekd.board.connection.open import open_session
+from edgekd.board.measuring.measure import measure
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
 from edgekd.errors import BoardError, ConfigurationError
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from interrupted import FIXTURES, board_model, short_plan
 
-from edgekd.board import bundle as bundle_module
-from edgekd.board.bundle import WheelTarget, cached_bundle
-from edgekd.board.deploy import deploy_files
-from edgekd.board.measure import measure
-from edgekd.board.open import open_session
-from edgekd.board.provision import provision
+from edgekd.board.connection.open import open_session
+from edgekd.board.measuring.measure import measure
+from edgekd.board.provisioning import bundle as bundle_module
+from edgekd.board.provisioning.bundle import WheelTarget, cached_bundle
+from edgekd.board.provisioning.deploy import deploy_files
+from edgekd.board.provisioning.provision import provision
 from edgekd.errors import BoardError
 
 pytestmark = pytest.mark.slow

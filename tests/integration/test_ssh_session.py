@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.board.open import open_session
-from edgekd.board.transfer import LISTING_NAME
+from edgekd.board.connection.open import open_session
+from edgekd.board.connection.transfer import LISTING_NAME
 from edgekd.errors import BoardError
 
 

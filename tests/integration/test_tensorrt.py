@@ -15,8 +15,8 @@ from ssh_server import processes_naming, wait_until
 
 from edgekd.board.agent.trtexec import layer_times, output_values, timed_runs
 from edgekd.board.agent.wire import AgentError
-from edgekd.board.open import open_session
-from edgekd.board.tensorrt import find_trtexec, parse_version
+from edgekd.board.connection.open import open_session
+from edgekd.board.measuring.tensorrt import find_trtexec, parse_version
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -126,10 +126,10 @@ def test_an_engine_is_built_once_measured_and_compared(board, stored, tmp_path):
 
 def build(server, model, cwd, **more):
     """The engine alone, by the library: what the command does first."""
-    from edgekd.board.agent_client import Agent
-    from edgekd.board.deploy import deploy_files
-    from edgekd.board.provision import provision
-    from edgekd.board.tensorrt import EngineRequest, build_engine
+    from edgekd.board.measuring.agent_client import Agent
+    from edgekd.board.measuring.tensorrt import EngineRequest, build_engine
+    from edgekd.board.provisioning.deploy import deploy_files
+    from edgekd.board.provisioning.provision import provision
     from edgekd.store import hash_file
 
     with open_session(server.board) as session:
@@ -254,7 +254,7 @@ def test_a_float32_file_becomes_float16(tmp_path):
 
     from edgekd.convert.audit import audit_file
     from edgekd.errors import ConfigurationError
-    from edgekd.pipeline.tensorrt import half_precision
+    from edgekd.pipeline.boards.tensorrt import half_precision
 
     single = write_float_model(tmp_path / "m.onnx")
     half = tmp_path / "student_fp16.onnx"

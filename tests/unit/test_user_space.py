@@ -14,7 +14,7 @@ from edgekd.core.search import Search  # noqa: E402
 from edgekd.errors import ConfigurationError, InfeasibleBudgetError  # noqa: E402
 from edgekd.load import load_profile  # noqa: E402
 from edgekd.nn.students import Student, example_input  # noqa: E402
-from edgekd.pipeline.user_space import anchored_space, is_reference, source_of, space_of  # noqa: E402
+from edgekd.pipeline.fitting.user_space import anchored_space, is_reference, source_of, space_of  # noqa: E402
 from edgekd.records import Budget  # noqa: E402
 
 FILE = Path(__file__).resolve().parents[1] / "user_spaces.py"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 
-from edgekd.board.agent_client import Agent
-from edgekd.board.agent_lines import ClockLine, parse_line
-from edgekd.board.pump import BoardProcess
+from edgekd.board.connection.pump import BoardProcess
+from edgekd.board.measuring.agent_client import Agent
+from edgekd.board.measuring.agent_lines import ClockLine, parse_line
 from edgekd.core.energy import ClockOffset, estimate_offset
 from edgekd.errors import BoardError
 

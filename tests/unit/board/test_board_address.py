@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgekd.board.address import Address, parse_board
+from edgekd.board.connection.address import Address, parse_board
 from edgekd.errors import ConfigurationError
 
 

@@ -19,8 +19,8 @@ import edgekd.board.agent
 from edgekd.board.agent.inputs import InputSpec, for_model, layout_of, random_arrays, stored_labels, stored_rows
 from edgekd.board.agent.timing import choose_stride
 from edgekd.board.agent.wire import AgentError
-from edgekd.board.agent_archive import ON_HOST, agent_archive
-from edgekd.board.agent_lines import parse_line
+from edgekd.board.measuring.agent_archive import ON_HOST, agent_archive
+from edgekd.board.measuring.agent_lines import parse_line
 from edgekd.errors import BoardError
 
 SOURCES = sorted(Path(edgekd.board.agent.__file__).parent.glob("*.py"))

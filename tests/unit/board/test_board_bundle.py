@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekd.board import bundle as module
-from edgekd.board.bundle import WheelTarget, cached_bundle, find_bundle, parse_target, runtime_package
-from edgekd.board.bundle_store import superfluous_bundles
+from edgekd.board.provisioning import bundle as module
+from edgekd.board.provisioning.bundle import WheelTarget, cached_bundle, find_bundle, parse_target, runtime_package
+from edgekd.board.provisioning.bundle_store import superfluous_bundles
 from edgekd.errors import BoardError, ConfigurationError
 
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgekd.board.condition import PLAIN, identity, is_emulated, jetson_items, model_item
-from edgekd.board.survey import Survey
+from edgekd.board.examination.survey import Survey
+from edgekd.board.measuring.condition import PLAIN, identity, is_emulated, jetson_items, model_item
 
 PI4 = {
     "model": "Raspberry Pi 4 Model B Rev 1.4\0",

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from edgekd.board.agent.state import read_state
-from edgekd.board.agent_lines import RawState
-from edgekd.board.facts import matches_profile, throttle_sample
+from edgekd.board.measuring.agent_lines import RawState
+from edgekd.board.measuring.facts import matches_profile, throttle_sample
 from edgekd.core.board_output import parse_power_mode
 from edgekd.records import Match
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from edgekd.board.host_keys import check_host_key, fingerprint, known_keys
+from edgekd.board.connection.host_keys import check_host_key, fingerprint, known_keys
 from edgekd.errors import BoardError
 
 KIND = "ssh-ed25519"

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from edgekd.board.agent.clocks import _fastest_cpus
 from edgekd.board.agent.profiling import WARMUP_RUNS, operators_of
 from edgekd.board.agent.timing import time_paced_chunk
-from edgekd.board.agent_lines import ContentionLine, MeterLine, OutputsLine, PowerLine, WindowLine
-from edgekd.board.energy_pass import _Heard
-from edgekd.board.extra_passes import RawOutputs, compare_outputs
+from edgekd.board.measuring.agent_lines import ContentionLine, MeterLine, OutputsLine, PowerLine, WindowLine
+from edgekd.board.measuring.energy_pass import _Heard
+from edgekd.board.measuring.extra_passes import RawOutputs, compare_outputs
+from edgekd.board.measuring.timed_pass import contention_of
 from edgekd.board.power.external import clock_shift, parse_readings
-from edgekd.board.timed_pass import contention_of
 from edgekd.errors import BoardError, ConfigurationError
-from edgekd.pipeline.measuring import MeasuringOptions, plan_for
+from edgekd.pipeline.boards.measuring import MeasuringOptions, plan_for
 
 
 def contention(**values):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgekd.board.power
-from edgekd.board.agent_archive import ON_HOST
+from edgekd.board.measuring.agent_archive import ON_HOST
 from edgekd.board.power import hwmon, ina238, ina3221, pmic_read_adc, rapl, tegrastats
 from edgekd.board.power.meters import choose, reader_of
 from edgekd.board.power.source import MeterFailure

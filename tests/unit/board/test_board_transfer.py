@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekd.board.ssh import command_line
-from edgekd.board.transfer import SUMS_NAME, sha256_file, tar_stream
+from edgekd.board.connection.ssh import command_line
+from edgekd.board.connection.transfer import SUMS_NAME, sha256_file, tar_stream
 from edgekd.errors import BoardError
 
 

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from edgekd.cli import app
 from edgekd.core.spaces import SPACES
-from edgekd.pipeline.audit import scheme_in_name
+from edgekd.pipeline.files.audit import scheme_in_name
 
 ARCHITECTURE = SPACES["ds-cnn"].architecture(
     {"window": 96, "stem_stride": 2, "kernel": 5, "width": 16, "depth": 1}, (6, 1, 128), 7

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from edgekd.cli import app
 from edgekd.convert.random_student import write_random_student
 from edgekd.errors import BuildError
-from edgekd.pipeline.pruning import refuse_if_useless
-from edgekd.pipeline.pruning_result import Worth
-from edgekd.pipeline.relative_latency import latency_ratio
+from edgekd.pipeline.quantization.pruning import refuse_if_useless
+from edgekd.pipeline.quantization.pruning_result import Worth
+from edgekd.pipeline.quantization.relative_latency import latency_ratio
 from edgekd.records import Estimate
 
 MODEL = """

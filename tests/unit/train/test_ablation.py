@@ -3,8 +3,8 @@
 import pytest
 from digits_task import Quiet, load, recipe
 
-from edgekd.pipeline.ablation import ablate, paired_t_interval, variants
-from edgekd.pipeline.distill import distill_task
+from edgekd.pipeline.distillation.ablation import ablate, paired_t_interval, variants
+from edgekd.pipeline.distillation.distill import distill_task
 from edgekd.records import FitNet, Hard, Hinton
 
 

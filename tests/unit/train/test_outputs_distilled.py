@@ -10,9 +10,9 @@ from digits_task import Quiet
 from typer.testing import CliRunner
 
 from edgekd.cli import app
-from edgekd.pipeline.ablation import ablate
-from edgekd.pipeline.distill import distill_task
-from edgekd.pipeline.tune import Choice
+from edgekd.pipeline.distillation.ablation import ablate
+from edgekd.pipeline.distillation.distill import distill_task
+from edgekd.pipeline.distillation.tune import Choice
 from edgekd.records import Distillation, Recipe, StudentChoice, TaskChoice, Training
 
 HERE = Path(__file__).parent

@@ -5,7 +5,7 @@ import torch
 from digits_task import Quiet, load
 from torch import nn
 
-from edgekd.pipeline.quantizing import DEFAULT_DROP, Allowance, FloatModel, qat_wanted, quantize_float
+from edgekd.pipeline.quantization.quantizing import DEFAULT_DROP, Allowance, FloatModel, qat_wanted, quantize_float
 from edgekd.pipeline.stages import Unkept
 from edgekd.records import Quantization, Training
 

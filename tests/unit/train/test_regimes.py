@@ -5,8 +5,8 @@ import torch
 from digits_task import Quiet, load, recipe
 
 from edgekd.errors import ConfigurationError
-from edgekd.pipeline.distill import distill_task
-from edgekd.pipeline.teaching_parts import Given
+from edgekd.pipeline.distillation.distill import distill_task
+from edgekd.pipeline.distillation.parts import Given
 from edgekd.records import (
     REGIMES,
     Adversarial,

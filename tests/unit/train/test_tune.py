@@ -6,9 +6,9 @@ import pytest
 from digits_task import Quiet, load, recipe
 
 from edgekd.errors import ConfigurationError, MissingExtraError
-from edgekd.pipeline.distill import distill_task
-from edgekd.pipeline.teaching_parts import Given
-from edgekd.pipeline.tune import CANDIDATES, Choice
+from edgekd.pipeline.distillation.distill import distill_task
+from edgekd.pipeline.distillation.parts import Given
+from edgekd.pipeline.distillation.tune import CANDIDATES, Choice
 
 OPTUNA = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
 

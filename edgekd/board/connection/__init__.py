@@ -1,0 +1,1 @@
+"""Reaching a board: sessions over SSH or here, and moving files."""

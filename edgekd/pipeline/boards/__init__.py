@@ -1,0 +1,1 @@
+"""What runs on boards: deploy, measure, compare, calibrate."""

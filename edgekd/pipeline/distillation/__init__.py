@@ -1,0 +1,1 @@
+"""Teaching a student: `edgekd distill`, and what `edgekd fit` teaches with."""

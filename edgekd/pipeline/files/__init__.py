@@ -1,0 +1,1 @@
+"""What is asked of finished files: audit, parity, predicted costs."""

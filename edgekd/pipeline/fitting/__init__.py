@@ -1,0 +1,1 @@
+"""`edgekd fit`: from a budget to the report of a run."""

@@ -1,0 +1,210 @@
+"""The hardware in the loop: candidates with random weights timed on the board before any of them is trained."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekd.core.architecture import Architecture, operator_list
+from edgekd.core.calibration import level_of
+from edgekd.core.costs import TAIL_RATIOS, latency_model_for
+from edgekd.core.latency_model import predict
+from edgekd.core.latency_transfer import transfer_latency_model
+from edgekd.core.propose import Proposal
+from edgekd.errors import ConfigurationError, InfeasibleBudgetError
+from edgekd.pipeline.boards.timing import BoardAddress, BoardTimer, timer_on, write_random_files
+from edgekd.pipeline.console import Progress
+from edgekd.records import LATENCY_PERCENTILES, Budget, Candidate, DeviceProfile, LatencyModel
+
+RandomScheme = Literal["wi8_ai8", "fp32"]
+SCHEME: Literal["wi8_ai8"] = "wi8_ai8"
+ROUNDS = 3
+ROUND_SECONDS = 0.4
+MOST_PASSES = 3
+"""Proposing again on a corrected model may bring candidates that were not measured; they are, so many times."""
+
+Propose = Callable[[DeviceProfile], Proposal]
+Build = Callable[[Candidate], Architecture]
+
+
+@dataclass(frozen=True)
+class CheckedCandidate:
+    """A candidate's median latency on the board, beside what was predicted for it beforehand, in ms."""
+
+    candidate: Candidate
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+    measured_ms: float
+    kept: bool
+    reason: str
+
+    def row(self) -> dict[str, Any]:
+        """As the report keeps it."""
+        return {
+            "candidate": self.candidate.label,
+            "macs": self.candidate.macs,
+            "predicted_ms": self.predicted_ms,
+            "interval_ms": [self.low_ms, self.high_ms],
+            "measured_ms": self.measured_ms,
+            "kept": self.kept,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the board left of a proposal, the profile with the model corrected for this run, and the int8 check."""
+
+    proposal: Proposal
+    profile: DeviceProfile
+    candidates: tuple[CheckedCandidate, ...]
+    int8_ms: float | None
+    fp32_ms: float | None
+
+
+def check_on_board(
+    proposal: Proposal,
+    profile: DeviceProfile,
+    budget: Budget,
+    build: Build,
+    propose: Propose,
+    address: BoardAddress,
+    progress: Progress,
+) -> Checked:
+    """Time the ladder's candidates, drop those that miss, correct the latency model and propose again with it.
+
+    Also times the largest candidate that is kept as fp32, to tell whether int8 pays on this board.
+
+    Raises:
+        ConfigurationError: the board is of another kind, or the profile has no latency model to correct.
+        InfeasibleBudgetError: by the corrected model no student fits, or every candidate missed on the board.
+        BoardError: the board failed.
+    """
+    runtime = profile.operating_point.runtime
+    base = latency_model_for(profile, SCHEME, runtime)
+    if base is None:
+        raise ConfigurationError(f"profile {profile.name} has no {runtime} latency model of {SCHEME} to start from")
+    with timer_on(address, profile, runtime, progress) as timer, tempfile.TemporaryDirectory() as folder:
+        check = _Check(timer, Path(folder), base, profile, budget, build, progress)
+        found, corrected = proposal, profile
+        for _ in range(MOST_PASSES):
+            fresh = [candidate for candidate in found.ladder if candidate.label not in check.measured]
+            if not fresh:
+                break
+            check.measure(fresh)
+            corrected = check.corrected()
+            found = propose(corrected)
+        kept = tuple(candidate for candidate in found.ladder if check.meets(candidate))
+        if not kept:
+            raise InfeasibleBudgetError(_all_missed(check.checked()))
+        int8_ms, fp32_ms = check.both_schemes(kept[-1])
+        return Checked(Proposal(found.feasible, kept, found.considered), corrected, check.checked(), int8_ms, fp32_ms)
+
+
+def _all_missed(checked: Sequence[CheckedCandidate]) -> str:
+    lines = "\n".join(f"  {one.candidate.label}: {one.measured_ms:.4g} ms, {one.reason}" for one in checked)
+    return f"every candidate misses the latency budget when measured on the board with random weights:\n{lines}"
+
+
+class _Check:
+    """What was measured so far."""
+
+    def __init__(
+        self,
+        timer: BoardTimer,
+        folder: Path,
+        base: LatencyModel,
+        profile: DeviceProfile,
+        budget: Budget,
+        build: Build,
+        progress: Progress,
+    ) -> None:
+        self.timer, self.folder, self.base, self.profile = timer, folder, base, profile
+        self.limits, self.build, self.progress = budget.constraints(), build, progress
+        self.measured: dict[str, tuple[Candidate, float, float]] = {}
+        """Candidate, median and p90 in ms, by label."""
+
+    def measure(self, candidates: Sequence[Candidate]) -> None:
+        """Time candidates in interleaved rounds."""
+        self.progress.stage("board", f"{len(candidates)} candidates with random weights on {self.timer.session.name}")
+        files = {f"candidate-{len(self.measured) + i}-int8": (one, SCHEME) for i, one in enumerate(candidates)}
+        for candidate, (median, p90) in zip(candidates, self._timed(files), strict=True):
+            self.measured[candidate.label] = (candidate, median, p90)
+            predicted = predict(self.base, operator_list(self.build(candidate)))
+            self.progress.update(f"{candidate.label}: predicted {predicted.value:.4g} ms, measured {median:.4g} ms")
+
+    def _timed(self, files: Mapping[str, tuple[Candidate, RandomScheme]]) -> list[tuple[float, float]]:
+        suffix = self.timer.environment.runtime
+        wanted = {
+            f"{name}.{suffix}": partial(_write, self.build(candidate), scheme)
+            for name, (candidate, scheme) in files.items()
+        }
+        written = write_random_files(wanted, self.folder, self.progress)
+        remote = self.timer.put({name: path for name, (path, _) in written.items()}, "candidates")
+        rounds: list[list[tuple[float, float]]] = [[] for _ in written]
+        for _ in range(ROUNDS):
+            for index, (name, (_, sha256)) in enumerate(written.items()):
+                timing = self.timer.time(f"{remote}/{name}", sha256, ROUND_SECONDS)
+                rounds[index].append((timing.median_ms, timing.p90_ms))
+        return [(level_of([median for median, _ in one])[0], level_of([p90 for _, p90 in one])[0]) for one in rounds]
+
+    def corrected(self) -> DeviceProfile:
+        """The profile with its latency model carried over to what was measured; as it was below two measurements."""
+        if len(self.measured) < 2:
+            return self.profile
+        found = list(self.measured.values())
+        source = f"{self.base.source}; corrected by {len(found)} candidates measured for this run"
+        model = transfer_latency_model(
+            self.base,
+            [operator_list(self.build(candidate)) for candidate, _, _ in found],
+            [median for _, median, _ in found],
+            self.base.model_copy(update={"provenance": "measured", "source": source}),
+        )
+        # Two or three measurements give Student's t little to go by; around the corrected level the base's own
+        # interval still stands.
+        model = model.model_copy(update={"half_width": min(model.half_width, self.base.half_width)})
+        return self.profile.model_copy(update={"latency_models": (model, *self.profile.latency_models)})
+
+    def meets(self, candidate: Candidate) -> bool:
+        """Whether a candidate met the latency limits where it was measured; one that was not is believed."""
+        return candidate.label not in self.measured or not self._misses(candidate.label)
+
+    def _misses(self, label: str) -> str:
+        _, median, p90 = self.measured[label]
+        for name, limit in self.limits.items():
+            percentile = LATENCY_PERCENTILES.get(name)
+            value = median if percentile == 50 else p90
+            if percentile in (95, 99):
+                value = max(p90, median * TAIL_RATIOS[percentile][0])
+            if percentile is not None and value > limit:
+                return f"{name} {value:.4g} is over {limit:g}"
+            if name == "fps" and 1e3 / median < limit:
+                return f"fps {1e3 / median:.4g} is under {limit:g}"
+        return ""
+
+    def checked(self) -> tuple[CheckedCandidate, ...]:
+        """Predicted and measured, side by side."""
+        rows = []
+        for label, (candidate, median, _) in self.measured.items():
+            before = predict(self.base, operator_list(self.build(candidate)))
+            reason = self._misses(label)
+            rows.append(CheckedCandidate(candidate, before.value, before.low, before.high, median, not reason, reason))
+        return tuple(rows)
+
+    def both_schemes(self, candidate: Candidate) -> tuple[float, float]:
+        """Median latency of one candidate in int8 and in fp32, in ms, from the same rounds."""
+        self.progress.stage("int8 pays?", candidate.label)
+        (int8, _), (fp32, _) = self._timed({"pays-int8": (candidate, SCHEME), "pays-fp32": (candidate, "fp32")})
+        return int8, fp32
+
+
+def _write(architecture: Architecture, scheme: RandomScheme, path: Path) -> None:
+    from edgekd.convert.random_student import write_random_student
+    from edgekd.nn.students import Student, example_input
+
+    write_random_student(Student(architecture).eval(), example_input(architecture), path, scheme)

@@ -1,0 +1,266 @@
+"""`edgekd quantize`: a torch module to int8 files, by calibration, and by training only where that falls short."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgekd.convert.inference import run_model
+from edgekd.convert.onnx_writer import require_opset
+from edgekd.convert.parity import LEAST_AGREEMENT, check_parity
+from edgekd.convert.students import FileKey, convert_student
+from edgekd.core.spread import evenly
+from edgekd.core.verdicts import MEASURED_ONLY, exit_code, judge
+from edgekd.errors import EXIT_MET, ConfigurationError
+from edgekd.nn.quantized.model import QuantizedModel, quantize_model
+from edgekd.nn.quantized.post_training import ObserverChoice
+from edgekd.nn.quantized.scheme import SCHEMES
+from edgekd.pipeline.console import Progress
+from edgekd.pipeline.fitting.evaluation import PARITY_INPUTS, SHIPPED_INPUTS
+from edgekd.pipeline.quantization.mixed import mix
+from edgekd.pipeline.quantization.pruning import PruneOptions, prune_and_train
+from edgekd.pipeline.quantization.quantizing import Allowance, FloatModel, Rounded, quantize_float
+from edgekd.pipeline.quantization.result import Quantized, Step
+from edgekd.pipeline.quantization.user_model import (
+    CalibrationData,
+    Images,
+    answered_by,
+    as_images,
+    load_calibration,
+    load_user_model,
+)
+from edgekd.pipeline.stages import Unkept
+from edgekd.records import (
+    Accuracy,
+    Artifact,
+    Budget,
+    Parity,
+    Qat,
+    Quantization,
+    QuantizationStep,
+    Scheme,
+    Verdict,
+)
+from edgekd.report.layer_plot import layers_svg
+from edgekd.store import write_text
+from edgekd.store.places import require_free
+from edgekd.tasks import Development
+from edgekd.train.examples import resolve_device
+
+RESULT_FILE = "quantize.json"
+LAYERS_FILE = "layers.svg"
+_MIXES: tuple[Scheme, ...] = ("wi8_ai8", "wi8_ai8_mixed")
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """What the command line says. `accuracy_drop_max` None: nothing is judged, and QAT starts beyond 0.005."""
+
+    scheme: Scheme = "wi8_ai8"
+    qat: Qat = "auto"
+    observer: ObserverChoice = "auto"
+    accuracy_drop_max: float | None = None
+    epochs: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    steps: Literal["observed", "learned"] = "observed"
+    mixed: bool = False
+    allow_float_ops: bool = False
+    float_io: bool = False
+    opset: int | None = None
+    prune: PruneOptions | None = None
+
+    def require_consistent(self) -> None:
+        """Refuse what cannot be meant together.
+
+        Raises:
+            ConfigurationError: a flag that the scheme does not take.
+        """
+        if (self.mixed or self.allow_float_ops) and self.scheme not in _MIXES:
+            flag = "--mixed" if self.mixed else "--allow-float-ops"
+            raise ConfigurationError(f"{flag} keeps single layers in float, which only wi8_ai8 does, not {self.scheme}")
+        if self.float_io and SCHEMES[self.scheme].activation_bits is None:
+            raise ConfigurationError(f"{self.scheme} files have float inputs and outputs anyway: leave out --float-io")
+
+    @property
+    def lowered_scheme(self) -> Scheme:
+        """The scheme with leave to keep in float what has no int8 form, where that was given."""
+        return "wi8_ai8_mixed" if self.allow_float_ops else self.scheme
+
+
+def quantize(
+    reference: str, weights: Path | None, calibration: str, out: Path, options: QuantizeOptions, progress: Progress
+) -> Quantized:
+    """Quantize a user's module and write its files, with their report, to the folder `out`.
+
+    Args:
+        reference: `MODEL.py:factory`.
+        weights: a torch state dict, or None where the factory gives the module trained.
+        calibration: a task's name or file, or a folder of arrays.
+        out: a folder that is empty or not there.
+        options: the rest.
+        progress: told what happens.
+
+    Raises:
+        ConfigurationError: the model, weights, data or output cannot be used.
+        BuildError: an operator has no form in the scheme (named with its place in the user's module), training
+            diverged, a converter failed, a file is not what its scheme says, or the forms disagree.
+    """
+    options.require_consistent()
+    require_opset(options.scheme, options.opset)
+    require_free(out)
+    progress.stage("model", reference)
+    model = load_user_model(reference, weights)
+    progress.stage("data", calibration)
+    data = load_calibration(calibration, model)
+    whole, pruning = model, None
+    if options.prune is not None:
+        scheme, seed, device = options.lowered_scheme, options.seed, options.device
+        model, pruning = prune_and_train(
+            whole, data, scheme, options.prune, seed=seed, device=device, progress=progress
+        )
+    work = _Work(model, whole, data, options, progress)
+    # What has no form is refused before anything takes time.
+    forced = quantize_model(work.float.module, work.float.example, options.lowered_scheme)
+    rounded = work.rounded()
+    mixed = mix(work.float, rounded, options.accuracy_drop_max, progress) if options.mixed else None
+    final, report = rounded.model if mixed is None else mixed.model, rounded.report
+    if options.float_io:
+        final.use_float_io()
+    progress.stage("convert", final.scheme)
+    out.mkdir(parents=True, exist_ok=True)
+    names = _names(final.scheme)
+    artifacts = convert_student(work.float.module, final, work.float.example, out, names, opset=options.opset)
+    progress.stage("parity", "the files against the fake-quantized module")
+    agreement = work.parity(final, out, artifacts)
+    right = work.file_correct(out, artifacts, final.scheme)
+    verdict = work.verdict(right)
+    result = Quantized(
+        model=reference,
+        scheme=final.scheme,
+        out=str(out),
+        pruning=pruning,
+        metric="accuracy" if data.labelled else "agreement with fp32",
+        test_inputs=len(data.test),
+        fp32=work.with_test(report.fp32, rounded.steps["fp32"]),
+        ptq=work.with_test(report.ptq, rounded.steps["ptq"]),
+        qat=None if report.qat is None else work.with_test(report.qat, rounded.steps["qat"]),
+        qat_reason=report.qat_reason,
+        chosen=report.chosen,
+        mixed=None if mixed is None or mixed.step is None else work.with_test(mixed.step, mixed.model),
+        mixed_report=None if mixed is None else mixed.report,
+        float_operators=tuple(
+            f"{step.place} ({forced.layer(step).kind})" for step in forced.steps if step.key in forced.float_steps
+        ),
+        file_accuracy=float(np.mean(right)),
+        artifacts=tuple(artifacts),
+        parity=agreement,
+        layers=tuple(sorted(report.layers, key=lambda layer: -layer.damage_nats)),
+        verdict=verdict,
+        exit_code=EXIT_MET if verdict is None else exit_code([verdict]),
+    )
+    write_text(out / RESULT_FILE, result.model_dump_json(indent=2) + "\n")
+    if report.layers:
+        write_text(out / LAYERS_FILE, layers_svg(report.layers))
+    return result
+
+
+class _Work:
+    """One quantization: what its steps share."""
+
+    def __init__(
+        self, model: nn.Module, whole: nn.Module, data: CalibrationData, options: QuantizeOptions, progress: Progress
+    ) -> None:
+        self.options, self.progress, self.test = options, progress, data.test
+        images, development = as_images(model, data.development.train.inputs), data.development
+        if not data.labelled:
+            train, validation, self.test = (
+                answered_by(as_images(whole, data.development.train.inputs), split)
+                for split in (development.train, development.validation, data.test)
+            )
+            development = Development(train, validation)
+        channels, height, width = development.train.inputs.shape[1:]
+        example = torch.from_numpy(development.train.inputs[:1])
+        self.float = FloatModel(
+            module=model if isinstance(images, Images) else images,
+            images=images,
+            example=example.squeeze(2) if isinstance(images, Images) else example,
+            data=development,
+            shape=(int(channels), int(height), int(width)),
+            scheme=options.lowered_scheme,
+            labelled=data.labelled,
+            seed=options.seed,
+            device=resolve_device(options.device),
+        )
+
+    def rounded(self) -> Rounded:
+        """Calibration, and training where it is wanted."""
+        limit, epochs = self.options.accuracy_drop_max, self.options.epochs
+        recipe = Quantization(steps=self.options.steps)
+        if epochs is not None:
+            training = recipe.training.model_copy(update={"epochs": epochs, "patience": epochs})
+            recipe = recipe.model_copy(update={"training": training})
+        allowed = None if limit is None else Allowance(None, limit, source="--accuracy-drop-max")
+        keeper = Unkept(self.progress, self.options.seed)
+        return quantize_float(self.float, keeper, {}, self.options.qat, allowed, recipe, self.options.observer)
+
+    def with_test(self, step: QuantizationStep, model: nn.Module) -> Step:
+        """A step with what it gets right of the test split, which nothing has read before."""
+        return Step(accuracy=float(np.mean(self.float.right(model, self.test))), **dict(step))
+
+    def parity(self, model: QuantizedModel, out: Path, artifacts: list[Artifact]) -> tuple[Parity, ...]:
+        """The gated rungs of `wi8_ai8`, mixed or not; other schemes promise no such agreement."""
+        paths = {artifact.format: out / artifact.path for artifact in artifacts if artifact.scheme == model.scheme}
+        if model.scheme not in _MIXES:
+            self.progress.update(f"{model.scheme} promises no agreement of {LEAST_AGREEMENT:.0%}: not compared")
+            return ()
+        inputs = self.float.data.validation.inputs
+        return check_parity(model.cpu(), paths["tflite"], paths["onnx"], inputs[evenly(len(inputs), PARITY_INPUTS)])
+
+    def _test_rows(self) -> list[int]:
+        return evenly(len(self.test), SHIPPED_INPUTS)
+
+    def file_correct(self, out: Path, artifacts: list[Artifact], scheme: Scheme) -> np.ndarray:
+        """Per test input, whether the deployed file is right."""
+        quantized = [artifact for artifact in artifacts if artifact.scheme == scheme]
+        first = min(quantized, key=lambda artifact: artifact.format != "tflite")
+        rows = self._test_rows()
+        found: np.ndarray = run_model(out / first.path, self.test.inputs[rows]).argmax(1) == self.test.labels[rows]
+        return found
+
+    def verdict(self, right: np.ndarray) -> Verdict | None:
+        """Whether the file loses no more than was allowed, on the test split; None where nothing was asked."""
+        if self.options.accuracy_drop_max is None:
+            return None
+        float_right = self.float.right(self.float.images, self.test)[self._test_rows()]
+        accuracy = Accuracy(
+            teacher=float(np.mean(float_right)),
+            student_int8=float(np.mean(right)),
+            inputs=len(right),
+            teacher_correct=tuple(float_right.tolist()),
+            student_int8_correct=tuple(right.tolist()),
+        )
+        (verdict,) = judge(
+            Budget(accuracy_drop_max=self.options.accuracy_drop_max),
+            measurement=None,
+            predicted={},
+            accuracy=accuracy,
+            file_size_bytes=None,
+            profile_matches=False,
+            basis_allowed=MEASURED_ONLY,
+        )
+        return verdict
+
+
+def _names(scheme: Scheme) -> dict[FileKey, str]:
+    names: dict[FileKey, str] = {}
+    for file_format in ("tflite", "onnx"):
+        for wanted in dict.fromkeys((scheme, "fp32")):
+            if not (wanted == "wi8_ai8_symmetric" and file_format == "tflite"):
+                names[file_format, wanted] = f"model_{wanted}.{file_format}"
+    return names
