@@ -68,13 +68,18 @@ def leaky_steps(source: float, output: float, slope: float) -> tuple[float, floa
     # A multiplier of 3 modulo 4 has its one tie, at +128 steps, where half up and half to even agree; 256 has none.
     ratios = [ratio for ratio in range(least, least + _WIDER) if ratio % 4 == 3 or ratio % 256 == 0]
 
-    def ties(ratio: int) -> int:
-        """Below 0 the same holds of 1 modulo 4, at -128 steps; an even multiplier has more."""
-        multiplier = round(slope * ratio)
-        return 0 if multiplier % 4 == 1 else 1 if multiplier % 2 else 2
+    def multiplier(ratio: int) -> int:
+        """The nearest odd number, for even ones have a tie in every few steps; 0, which has none, where it is nearer."""
+        exact = slope * ratio
+        return 0 if round(exact) == 0 else 2 * math.floor(exact / 2) + 1
 
-    ratio = min(ratios, key=lambda tried: (ties(tried), tried))
-    return output * ratio / 256, round(slope * ratio) / ratio
+    def cost(ratio: int) -> tuple[bool, float]:
+        """Below 0 a multiplier of 1 modulo 4 has no disputed tie, another odd one has it at -128 steps alone."""
+        found = multiplier(ratio)
+        return bool(found) and found % 4 != 1, abs(found - slope * ratio)
+
+    ratio = min(ratios, key=cost)
+    return output * ratio / 256, multiplier(ratio) / ratio
 
 
 def disputed_sums(first: Grid, second: Grid, output: Grid) -> int:
