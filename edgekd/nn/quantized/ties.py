@@ -69,7 +69,7 @@ def leaky_steps(source: float, output: float, slope: float) -> tuple[float, floa
     ratios = [ratio for ratio in range(least, least + _WIDER) if ratio % 4 == 3 or ratio % 256 == 0]
 
     def multiplier(ratio: int) -> int:
-        """The nearest odd number, for even ones have a tie in every few steps; 0, which has none, where it is nearer."""
+        """The nearest odd number, since even ones have a tie every few steps; 0, which has none, where it is nearer."""
         exact = slope * ratio
         return 0 if round(exact) == 0 else 2 * math.floor(exact / 2) + 1
 
