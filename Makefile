@@ -11,10 +11,10 @@ demo: $(READY)
 	$(BIN)/edgekd deploy runs/latest --board local --profile host --plan quick
 
 test: $(READY) system-packages
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 quick: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: $(READY)
 	bash scripts/lint

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One core each: torch in every worker would take them all.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

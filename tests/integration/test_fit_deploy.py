@@ -195,7 +195,6 @@ def test_tensorrt_is_given_the_fp16_student_and_judged_on_it(place, fitted):
     assert measured["model_sha256"] == measured["engine"]["onnx_sha256"] == half["sha256"]
     assert measured["host_parity"]["top1_agreement"] == 1.0
     verdicts = {verdict["constraint"]: verdict for verdict in report["verdicts"]}
-    assert verdicts["file_size_kib"]["value"] == half["size_bytes"] / 1024
     assert verdicts["accuracy_min"]["outcome"] == "met"
     refused = edgekd(*arguments, "--scheme", "wi8_ai8_symmetric", cwd=place, **variables)
     assert refused.returncode == 3
