@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from command_line import edgekd
 from interrupted import FIXTURES, board_model, short_plan
 
 from edgekd.board.connection.open import open_session
@@ -22,17 +20,6 @@ FAST, SLOW = FIXTURES / "tiny_int8.tflite", FIXTURES / "tiny_int8.onnx"
 @pytest.fixture(autouse=True)
 def local(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEKD_BOARD_HOME", str(tmp_path / "home"))
-
-
-def edgekd(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-c", "from edgekd.cli import main; main()", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env={**os.environ, "COLUMNS": "150"},
-    )
 
 
 def test_two_runtimes_in_turn_and_a_pair_that_was_disturbed():

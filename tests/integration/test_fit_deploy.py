@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import edgekd
 
 pytestmark = pytest.mark.slow
 
@@ -33,17 +34,6 @@ epochs = 2
 learning_rate = 0.001
 ema_decay = 0.0
 """
-
-
-def edgekd(*arguments, cwd, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", "from edgekd.cli import main; main()", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env={**os.environ, "COLUMNS": "100", **environment},
-    )
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 """`edgekd fit` with a student space of a user's own: searched, trained, quantized, converted and judged."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import edgekd
 
 pytestmark = pytest.mark.slow
 
@@ -31,17 +29,6 @@ learning_rate = 0.01
 epochs = 1
 learning_rate = 0.001
 """
-
-
-def edgekd(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-c", "from edgekd.cli import main; main()", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env={**os.environ, "COLUMNS": "100", "OMP_NUM_THREADS": "1"},
-    )
 
 
 def test_a_users_own_students_are_fitted_and_the_file_is_one_of_them(tmp_path):

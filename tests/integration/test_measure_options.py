@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from command_line import edgekd
 from interrupted import FIXTURES, board_model, short_plan
 
 from edgekd.board.connection.open import open_session
@@ -82,17 +80,6 @@ def test_the_boards_outputs_are_compared_with_this_machines(stored):
     assert result.end_to_end_p50_ms > result.latency_p50_ms
     assert result.per_operator == ()
     assert "LiteRT" in result.facts["method"]["per_operator"]
-
-
-def edgekd(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-c", "from edgekd.cli import main; main()", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env={**os.environ, "COLUMNS": "120"},
-    )
 
 
 @pytest.mark.parametrize(
