@@ -62,7 +62,7 @@ def execute(words):
     if not folder.is_dir():
         fail(f"Error response from daemon: No such container: {name}")
     with (STATE / "log.txt").open("a") as log:
-        log.write(" ".join(command)[:200].replace("\n", " ") + "\n")
+        log.write(" ".join(command)[:1000].replace("\n", " ") + "\n")
     process = subprocess.Popen(command, start_new_session=True)
     mark = folder / f"exec-{process.pid}"
     mark.touch()

@@ -75,7 +75,8 @@ def test_every_rung_is_there_and_those_of_one_set_of_parameters_agree(run):
 def test_files_of_another_model_are_found_out_and_the_layer_named(run, tmp_path):
     other = tmp_path / "run"
     shutil.copytree(run, other)
-    checkpoint = other / "stages" / "quantized.pt"
+    chosen = json.loads((other / "report.json").read_text())["quantization"]["chosen"]
+    checkpoint = other / "stages" / f"{chosen}.pt"
     state = torch.load(checkpoint, weights_only=True)
     name = next(name for name in state if name.startswith("layers.001") and name.endswith("weight"))
     state[name] = -state[name]

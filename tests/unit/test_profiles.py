@@ -123,7 +123,7 @@ def test_half_a_million_macs_on_a_pi_4_are_predicted_below_a_millisecond_but_not
     estimate = predict(model, chain(0.5, 12))
     assert estimate.value < 0.5
     assert estimate.low < 0.1
-    assert estimate.high > 0.6
+    assert estimate.high > 2 * estimate.value
 
 
 def test_boards_are_ordered_as_their_cores_are():

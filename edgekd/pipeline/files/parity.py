@@ -115,7 +115,7 @@ def _models(run: RunDirectory, report: Report, task: Task) -> tuple[Student, Qua
     architecture = space.architecture(report.student.choices, task.input_shape, len(task.classes))
     student = Student(architecture)
     int8 = [artifact for artifact in report.artifacts if artifact.scheme not in ("fp32", "fp16")]
-    checkpoint = run.checkpoint("quantized")
+    checkpoint = run.checkpoint("quantized" if report.quantization is None else report.quantization.chosen)
     if not int8 or not checkpoint.is_file():
         missing = checkpoint.relative_to(run.path) if int8 else "a quantized artifact in its report"
         raise ConfigurationError(f"{run.path} has no {missing}: `edgekd fit --resume --out {run.path}` makes it anew")

@@ -118,7 +118,8 @@ def test_a_users_module_becomes_honest_files_with_what_they_cost(place, tmp_path
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "out" / "quantize.json").read_text()) == found
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("model_wi8_ai8.tflite", "model_wi8_ai8.onnx", "model_fp32.tflite", "model_fp32.onnx", "quantize.json")
+        *("model_wi8_ai8.tflite", "model_wi8_ai8.onnx", "model_fp32.tflite", "model_fp32.onnx"),
+        *("quantize.json", "layers.svg"),
     }
     assert found["metric"] == "accuracy" and found["test_inputs"] == 540
     assert found["fp32"]["accuracy"] > 0.75

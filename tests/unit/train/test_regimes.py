@@ -166,7 +166,7 @@ def test_data_free_learns_something_from_no_real_input(run):
 def test_a_generator_makes_inputs_that_teach(run):
     free = DataFree(source="generator", inputs=256, generator_steps=60, disagreement_weight=0.1)
     result = run(epochs=4, regime="data_free", data_free=free, objectives=(Hinton(),))
-    assert result.accuracy > 0.3
+    assert result.accuracy > 0.2  # of ten classes
     assert result.notes["source"] == "generator"
     assert result.notes["classes_synthesised"] > 5
     behind = result.teacher_val_accuracy - result.val_accuracy
