@@ -42,7 +42,7 @@ from edgekd.pipeline.fitting.search import FINALISTS, Selection
 from edgekd.pipeline.settings import with_task_schedules
 from edgekd.records import Budget, Candidate, Recipe, Training
 from edgekd.tasks import Task, load_task
-from edgekd.train.distill import HARD_ONLY, teacher_pass, train_model
+from edgekd.train.distill import HARD_ONLY, train_model
 from edgekd.train.examples import correct, examples_of, logits_of
 
 ROWS = Path(__file__).with_name("accuracy.jsonl")
@@ -62,7 +62,7 @@ def taught(reference: str, seed: int) -> tuple[Task, torch.nn.Module, torch.Tens
     if task.teacher.training is not None:
         data = task.development()
         train_model(teacher, data, task.input_shape, HARD_ONLY, task.teacher.training, title="teacher", **how)
-    return task, teacher, teacher_pass(teacher, task.development(), task.input_shape, CPU)
+    return task, teacher, logits_of(teacher, examples_of(task.train, task.input_shape).inputs, CPU)
 
 
 class Bench:

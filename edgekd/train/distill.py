@@ -25,11 +25,6 @@ HARD_ONLY = (Hard(),)
 QAT_OBJECTIVES = (Hard(weight=0.3), Hinton(weight=0.7, temperature=3.0))
 
 
-def teacher_pass(teacher: nn.Module, data: Development, shape: Shape, device: torch.device) -> Tensor:
-    """The teacher's logits (N, classes) over the training split, once for all students: inputs are not augmented."""
-    return logits_of(teacher, examples_of(data.train, shape).inputs, device)
-
-
 def train_model(
     model: nn.Module,
     data: Development,
