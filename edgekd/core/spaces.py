@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from edgekd.core.architecture import Activation, Architecture, Block, Convolution, Shape
@@ -145,8 +146,8 @@ class ImageSpace:
         return Architecture(self.input_shape(choices, native), tuple(blocks), outputs)
 
 
-SPACES: dict[str, StudentSpace] = {space.name: space for space in (SignalSpace(), ImageSpace())}
-"""By name: those built in, and a user's own once it was read."""
+SPACES: Mapping[str, StudentSpace] = MappingProxyType({space.name: space for space in (SignalSpace(), ImageSpace())})
+"""Those built in, by name."""
 
 
 def space_named(name: str) -> StudentSpace:

@@ -8,12 +8,13 @@ import runpy
 import tempfile
 import traceback
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.core.architecture import Architecture, Shape, TracedArchitecture
 from edgekd.core.operators import OperatorList
-from edgekd.core.spaces import SPACES, Choices, StudentSpace, space_named
+from edgekd.core.spaces import Choices, StudentSpace, space_named
 from edgekd.errors import BuildError, ConfigurationError, EdgekdError
 from edgekd.store import hash_file
 from edgekd.tasks import Space
@@ -31,10 +32,12 @@ def space_of(name: str) -> StudentSpace:
     Raises:
         ConfigurationError: there is none, or the file or what it declares cannot be used.
     """
-    if name in SPACES or not is_reference(name):
-        return space_named(name)
-    SPACES[name] = UserSpace(name, _declared(name))
-    return SPACES[name]
+    return _user_space(name) if is_reference(name) else space_named(name)
+
+
+@cache
+def _user_space(reference: str) -> UserSpace:
+    return UserSpace(reference, _declared(reference))
 
 
 def is_reference(name: str) -> bool:
