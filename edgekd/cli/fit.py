@@ -27,6 +27,7 @@ from edgekd.cli.distill_options import (
     TuneSearchName,
 )
 from edgekd.cli.plans import frontier_json, print_plan
+from edgekd.cli.quantize_options import STEPS, AllowFloatOps, FloatIo, Mixed, Opset, QatWanted, StepsName
 from edgekd.cli.results import show, show_all
 from edgekd.errors import ConfigurationError, InfeasibleBudgetError
 from edgekd.records import FitPlan
@@ -69,12 +70,18 @@ def fit_command(
         ),
     ] = None,
     qat: Annotated[
-        Literal["auto", "always", "never"] | None,
+        QatWanted | None,
         typer.Option(
             help="Train with rounding: auto only where calibration alone misses --accuracy-drop-max or, without one, "
-            "loses 0.5 points. Default: the recipe's, auto."
+            "loses 0.5 points. Default: the recipe's, auto.",
+            rich_help_panel="Rounding",
         ),
     ] = None,
+    steps: Annotated[StepsName | None, STEPS] = None,
+    mixed: Mixed = False,
+    allow_float_ops: AllowFloatOps = False,
+    float_io: FloatIo = False,
+    opset: Opset = None,
     objective: ObjectiveKind = None,
     regime: RegimeName = None,
     labels: Labels = None,
@@ -141,8 +148,13 @@ def fit_command(
         edgekd fit --profile rpi4 --task fashion-mnist --regime semi_supervised --labels 100
 
         edgekd fit --profile rpi4 --accuracy-drop-max 0.02 --slice-accuracy-drop-max 8 --qat always
+
+        edgekd fit --profile rpi4 --accuracy-drop-max 0.01 --steps learned --mixed
+
+        edgekd fit --profile rpi4 --space my_attention.py:space --allow-float-ops
     """
     from edgekd.pipeline.distillation.flags import TeachingFlags
+    from edgekd.pipeline.quantization.options import QuantizationFlags
     from edgekd.pipeline.settings import budget_from_flags, require_fit_extra, resolve
 
     flags = budget_from_flags(
@@ -163,7 +175,10 @@ def fit_command(
     )
     names: list[str | None] = [*profile] if profile else [None]
     teaching = TeachingFlags(objective, regime, labels, teacher, tune_minutes, tune_search)
-    each = [resolve(name, recipe, task, flags, seed, ablation, search, teaching, qat, seeds, space) for name in names]
+    rounding = QuantizationFlags(qat, steps, mixed, allow_float_ops, float_io, opset)
+    each = [
+        resolve(name, recipe, task, flags, seed, ablation, search, teaching, rounding, seeds, space) for name in names
+    ]
     boards = [settings.profile.name for settings in each]
     if board is not None and len(each) > 1:
         raise ConfigurationError(f"--board is one board, but there are {len(each)} profiles: {', '.join(boards)}")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgekd.errors import InfeasibleBudgetError
-from edgekd.records import Estimate, FitPlan
+from edgekd.records import Estimate, FitPlan, Quantization
 
 
 def frontier_json(error: InfeasibleBudgetError) -> str:
@@ -40,6 +40,7 @@ def print_plan(plan: FitPlan, console: Console) -> None:
         f"teacher {_time(plan.teacher_s)}, QAT {_time(plan.quantize_s)}, with students {_time(plan.total_s)} at most",
         soft_wrap=True,
     )
+    console.print(f"then {_rounding(plan.quantize)}", soft_wrap=True)
     reason = plan.findings.get("int8-pays", {}).get("reason")
     if reason:
         console.print(f"int8: {escape(str(reason))}", soft_wrap=True)
@@ -50,6 +51,19 @@ def print_plan(plan: FitPlan, console: Console) -> None:
             f"{row['reason'] or ''}",
             soft_wrap=True,
         )
+
+
+def _rounding(recipe: Quantization) -> str:
+    """What follows training, in words."""
+    learned = ", its ranges learned (LSQ+)" if recipe.steps == "learned" else ""
+    when = {"auto": "where calibration loses too much", "always": "always", "never": ""}[recipe.qat]
+    parts = ["calibration (PTQ)"]
+    parts += [f"QAT {when}{learned}"] if when else []
+    parts += ["the worst layers in float where too much is still lost"] if recipe.mixed else []
+    parts += ["in float what has no int8 form"] if recipe.allow_float_ops else []
+    parts += ["a float input and output in the .tflite file"] if recipe.float_io else []
+    parts += [f"opset {recipe.opset}"] if recipe.opset else []
+    return f"{recipe.scheme}: {'; '.join(parts)}"
 
 
 def _interval(estimate: Estimate | None) -> str:

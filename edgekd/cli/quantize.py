@@ -13,6 +13,7 @@ from rich.table import Table
 
 from edgekd.cli.audit import SchemeName
 from edgekd.cli.console import ConsoleProgress
+from edgekd.cli.quantize_options import STEPS, AllowFloatOps, FloatIo, Mixed, Opset, QatWanted, StepsName
 from edgekd.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ def quantize_command(
     ] = None,
     scheme: Annotated[SchemeName, typer.Option(help="How weights and activations are stored.")] = "wi8_ai8",
     qat: Annotated[
-        Literal["auto", "always", "never"],
-        typer.Option(help="Train with rounding: auto only where calibration alone loses too much."),
+        QatWanted, typer.Option(help="Train with rounding: auto only where calibration alone loses too much.")
     ] = "auto",
     observer: Annotated[
         Literal["auto", "ema", "min-max", "percentile", "mse", "entropy"],
@@ -49,10 +49,7 @@ def quantize_command(
             "what brings held-back outputs closest to the float module's."
         ),
     ] = "auto",
-    steps: Annotated[
-        Literal["observed", "learned"],
-        typer.Option(help="QAT's ranges follow what is seen, or are trained with the weights (LSQ+)."),
-    ] = "observed",
+    steps: Annotated[StepsName, STEPS] = "observed",
     accuracy_drop_max: Annotated[
         float | None,
         typer.Option(
@@ -76,30 +73,10 @@ def quantize_command(
         int | None, typer.Option(min=1, help="Epochs of QAT (default: 6), and of training after pruning (10).")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of QAT.")] = 0,
-    mixed: Annotated[
-        bool,
-        typer.Option(
-            "--mixed",
-            help="Where calibration and training still lose too much, keep the worst layers in float, as few as it "
-            "takes; the files are then wi8_ai8_mixed and name them.",
-        ),
-    ] = False,
-    allow_float_ops: Annotated[
-        bool,
-        typer.Option(
-            "--allow-float-ops",
-            help="Keep operators without an int8 form in float (layer norm, attention, GELU, …) instead of refusing "
-            "them; the files are then wi8_ai8_mixed.",
-        ),
-    ] = False,
-    float_io: Annotated[
-        bool,
-        typer.Option("--float-io", help="Float input and output in the .tflite file, quantized inside; .onnx has."),
-    ] = False,
-    opset: Annotated[
-        int | None,
-        typer.Option(min=1, help="Opset of the .onnx files. Default: 17, or 21 where activations have 16 bits."),
-    ] = None,
+    mixed: Mixed = False,
+    allow_float_ops: AllowFloatOps = False,
+    float_io: FloatIo = False,
+    opset: Opset = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print quantize.json on stdout.")] = False,
 ) -> None:
     """Quantize your own torch module to .tflite and .onnx, and say what it cost.

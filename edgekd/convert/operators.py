@@ -69,6 +69,15 @@ def operators_of(graph: Graph) -> OperatorList:
     return OperatorList(tuple(operators), tensors, graph.inputs, tuple(resolve(name) for name in graph.outputs))
 
 
+def float_share(graph: Graph) -> float:
+    """Share of a file's multiply-accumulates that are computed in float; 0 where it has none at all."""
+    every, single = operators_of(graph), 0
+    computed = {entry.outputs[0]: entry.numeric for entry in typed_nodes(graph) if entry.outputs}
+    for operator in every.operators:
+        single += operator.macs if computed[operator.output] in ("fp32", "fp16") else 0
+    return single / every.macs if every.macs else 0.0
+
+
 def _is_fused_activation(graph: Graph, entry: TypedNode) -> bool:
     """Whether an activation stands alone in the file only: runtimes compute it in the convolution before it."""
     if entry.node.op not in _ACTIVATIONS:

@@ -81,11 +81,14 @@ class Architecture:
 class TracedArchitecture(Architecture):
     """A student that a user's own code builds. Its operators were read from its graph; `build` gives the torch module.
 
-    It has no `blocks`.
+    It has no `blocks`. `float_operators` have no int8 form, by place in the module and kind; `float_share` is their
+    share of the multiply-accumulates.
     """
 
     operators: OperatorList
     build: Callable[[], Any]
+    float_operators: tuple[str, ...] = ()
+    float_share: float = 0.0
 
 
 def operator_list(architecture: Architecture) -> OperatorList:

@@ -80,6 +80,36 @@ def predict_costs(
     return costs
 
 
+def predict_mixed_costs(
+    profile: DeviceProfile, budget: Budget, operators: OperatorList, float_share: float
+) -> dict[str, Estimate]:
+    """Costs, as `predict_costs`, of a file with int8 and float layers (`wi8_ai8_mixed`), for which there is no model.
+
+    Each lies between that of the whole in int8 and of the whole in fp32, and its interval spans both of theirs; the
+    value follows `float_share`, the share of the multiply-accumulates in float. What the conversions between int8 and
+    float cost is not in it. What is known of one of the two only is absent.
+
+    Raises:
+        ConfigurationError: as `predict_costs`.
+    """
+    whole, single = (predict_costs(profile, budget, operators, scheme) for scheme in ("wi8_ai8", "fp32"))
+    return {name: _between(whole[name], single[name], float_share) for name in whole if name in single}
+
+
+def _between(whole: Estimate, single: Estimate, share: float) -> Estimate:
+    confidence = min(whole.confidence, single.confidence)
+    told = f"{100 * share:.0f} % of the multiply-accumulates are in float, so from all in int8 to all in fp32"
+    return whole.model_copy(
+        update={
+            "value": whole.value + share * (single.value - whole.value),
+            "low": min(whole.low, single.low),
+            "high": max(whole.high, single.high),
+            "confidence": confidence,
+            "source": f"{told}; {whole.source}",
+        }
+    )
+
+
 def at_percentile(median: Estimate, percentile: int) -> Estimate:
     """A latency percentile (50, 90, 95 or 99), in ms, from the median's estimate. See `TAIL_RATIOS`.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgekd.core.architecture import Shape, operator_list
-from edgekd.core.costs import predict_costs
+from edgekd.core.architecture import Shape, TracedArchitecture, operator_list
+from edgekd.core.costs import predict_costs, predict_mixed_costs
 from edgekd.core.spaces import Choices, StudentSpace, compound_path, every_choice
 from edgekd.core.statistics import at_95_percent
 from edgekd.errors import InfeasibleBudgetError
@@ -38,13 +38,18 @@ def candidate_of(
     space: StudentSpace, choices: Choices, native: Shape, outputs: int, profile: DeviceProfile, budget: Budget
 ) -> Candidate:
     """One student with the predicted value of every constraint that can be predicted for it."""
-    operators = operator_list(space.architecture(choices, native, outputs))
+    architecture = space.architecture(choices, native, outputs)
+    operators = operator_list(architecture)
+    if isinstance(architecture, TracedArchitecture) and architecture.float_operators:
+        predicted = predict_mixed_costs(profile, budget, operators, architecture.float_share)
+    else:
+        predicted = predict_costs(profile, budget, operators, "wi8_ai8")
     return Candidate(
         space=space.name,
         choices=dict(choices),
         parameters=operators.parameters,
         macs=operators.macs,
-        predicted=predict_costs(profile, budget, operators, "wi8_ai8"),
+        predicted=predicted,
     )
 
 

@@ -7,12 +7,23 @@ A whole interval on the right side of the limit is `met`, wholly on the wrong si
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekd.core.evidence import Evidence, measured_evidence, timing_evidence
 from edgekd.core.statistics import at_95_percent, paired_difference_interval, proportion_interval
 from edgekd.errors import EXIT_MET, EXIT_MISSED, EXIT_UNDECIDED
-from edgekd.records import LATENCY_PERCENTILES, Accuracy, Basis, Budget, Change, Estimate, Measurement, Outcome, Verdict
+from edgekd.records import (
+    LATENCY_PERCENTILES,
+    Accuracy,
+    Basis,
+    Budget,
+    Change,
+    Estimate,
+    Measurement,
+    Outcome,
+    Scheme,
+    Verdict,
+)
 
 KIB = 2**10
 LOOKING_CONFIDENCE = 0.99
@@ -57,6 +68,7 @@ def judge(
     file_size_bytes: int | None,
     profile_matches: bool = True,
     basis_allowed: Set[Basis] = BOTH_BASES,
+    scheme: Scheme = "wi8_ai8",
 ) -> tuple[Verdict, ...]:
     """One verdict for each constraint of the budget, in the budget's order.
 
@@ -72,15 +84,17 @@ def judge(
         file_size_bytes: size of the int8 student's file that is deployed; None where there is none.
         profile_matches: whether the board is of the profile's kind. If not, nothing of it is judged.
         basis_allowed: `deploy` allows measurements only.
+        scheme: of the student's file; one with layers in float is named in the reasons.
     """
     verdicts = []
+    file = f"the {'int8' if scheme == 'wi8_ai8' else scheme} file"
     for name, limit in budget.constraints().items():
         found: Evidence | str
         if not CONSTRAINTS[name].on_board:
             found = (
-                _file_size(file_size_bytes)
+                _file_size(file_size_bytes, file)
                 if name == "file_size_kib"
-                else _accuracy(name, limit, accuracy, measurement)
+                else _named(_accuracy(name, limit, accuracy, measurement), scheme)
             )
         elif measurement is not None and not profile_matches:
             why = measurement.mismatch_reason or "it is of another kind"
@@ -176,11 +190,18 @@ def _predicted(estimate: Estimate | None) -> Evidence | str:
     return Evidence(estimate.value, interval, "predicted", note, advice="`edgekd deploy` measures it")
 
 
-def _file_size(size_bytes: int | None) -> Evidence | str:
+def _named(found: Evidence | str, scheme: Scheme) -> Evidence | str:
+    """Evidence that says so where the student is not all of int8."""
+    if isinstance(found, str) or scheme != "wi8_ai8_mixed":
+        return found
+    return replace(found, note=f"{found.note}; the student is {scheme}: some layers are in float")
+
+
+def _file_size(size_bytes: int | None, file: str) -> Evidence | str:
     if size_bytes is None:
         return "there is no int8 file"
     size = size_bytes / KIB
-    return Evidence(size, (size, size), "measured", "the int8 file")
+    return Evidence(size, (size, size), "measured", file)
 
 
 def _accuracy(name: str, limit: float, accuracy: Accuracy, measurement: Measurement | None) -> Evidence | str:

@@ -14,7 +14,8 @@ from edgekd.errors import ConfigurationError, MissingExtraError
 from edgekd.load import load_profile, load_recipe
 from edgekd.pipeline.distillation.flags import TeachingFlags, set_fields
 from edgekd.pipeline.fitting.user_space import anchored_space
-from edgekd.records import Budget, DeviceProfile, Qat, Recipe
+from edgekd.pipeline.quantization.options import QuantizationFlags
+from edgekd.records import Budget, DeviceProfile, Recipe
 from edgekd.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def resolve(
     ablation: str | None = None,
     search: str | None = None,
     teaching: TeachingFlags = TeachingFlags(),
-    qat: Qat | None = None,
+    rounding: QuantizationFlags = QuantizationFlags(),
     ablation_seeds: int | None = None,
     space: str | None = None,
 ) -> Settings:
@@ -56,7 +57,7 @@ def resolve(
         ablation: over the recipe's.
         search: over the recipe's.
         teaching: what the command line says of teaching.
-        qat: over the recipe's.
+        rounding: what the command line says of quantization.
         ablation_seeds: over the recipe's.
         space: the students to choose from, over the recipe's: a name, or FILE.py:NAME.
 
@@ -77,11 +78,9 @@ def resolve(
     if space is not None:
         student = {**set_fields(recipe.student), "space": anchored_space(space, Path.cwd())}
         recipe = Recipe.model_validate({**set_fields(recipe), "student": student})
-    if qat is not None:
-        recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"qat": qat})})
     if ablation_seeds is not None:
         recipe = recipe.model_copy(update={"ablation_seeds": ablation_seeds})
-    recipe = teaching.over(recipe)
+    recipe = rounding.over(teaching.over(recipe))
     name = anchored(profile, Path.cwd()) if profile else recipe.profile
     if name is None:
         raise ConfigurationError(

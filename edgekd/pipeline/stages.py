@@ -71,6 +71,10 @@ class Keeper(Protocol):
         """
         ...
 
+    def record(self, name: str, inputs: Mapping[str, Any], kind: type[R], make: Callable[[], R]) -> R:
+        """What a stage that trains no model found; `inputs` is what else that depends on."""
+        ...
+
 
 def cpu_seconds() -> float:
     """CPU seconds that this process and its finished children have used."""
@@ -136,6 +140,15 @@ class StageRunner:
         self.note(name, {**detail, **record.detail}, record.wall_s, record.cpu_s)
         return model, record
 
+    def record(self, name: str, inputs: Mapping[str, Any], kind: type[R], make: Callable[[], R]) -> R:
+        """As `Keeper` says: from the run where it was found before with the same inputs."""
+        found = self.cached(name, inputs, kind)
+        if found is None:
+            with self.timed(name):
+                found = make()
+            self.run.finish(name, self.hash(inputs), found)
+        return found
+
     def _restore(self, name: str, model: nn.Module) -> None:
         path = self.run.checkpoint(name)
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -159,6 +172,10 @@ class Unkept:
         torch.manual_seed(self.seed)
         model = build()
         return model, made_record(model, make)
+
+    def record(self, name: str, inputs: Mapping[str, Any], kind: type[R], make: Callable[[], R]) -> R:
+        """As `Keeper` says."""
+        return make()
 
 
 def made_record(model: M, make: Callable[[M], Made]) -> TrainedModel:

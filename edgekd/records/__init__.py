@@ -1,6 +1,16 @@
 """The frozen records that stages hand to one another."""
 
-from edgekd.records.artifact import Accelerated, Artifact, Audit, Finding, Format, InferenceRuntime, Parity, Scheme
+from edgekd.records.artifact import (
+    INT8_SCHEMES,
+    Accelerated,
+    Artifact,
+    Audit,
+    Finding,
+    Format,
+    InferenceRuntime,
+    Parity,
+    Scheme,
+)
 from edgekd.records.base import Basis, Estimate, Record, RuntimeName
 from edgekd.records.budget import LATENCY_PERCENTILES, Budget
 from edgekd.records.calibration import Calibration, EnergyReading, SampleLevel, TimedRound
@@ -71,10 +81,17 @@ from edgekd.records.regimes import (
 )
 from edgekd.records.report import Accuracy, Change, Report, SliceAccuracy, Stage
 from edgekd.records.report_distillation import Ablation, AblationRow, DistillationReport, Tried
-from edgekd.records.report_quantization import LayerReport, QuantizationReport, QuantizationStep
+from edgekd.records.report_quantization import (
+    KeptInFloat,
+    LayerReport,
+    MixedReport,
+    QuantizationReport,
+    QuantizationStep,
+)
 from edgekd.records.verdict import Outcome, Verdict
 
 __all__ = [
+    "INT8_SCHEMES",
     "Change",
     "SliceAccuracy",
     "Ablation",
@@ -84,6 +101,7 @@ __all__ = [
     "TuneSearch",
     "Accelerated",
     "InferenceRuntime",
+    "KeptInFloat",
     "LATENCY_PERCENTILES",
     "OBJECTIVE_RECORDS",
     "REGIMES",
@@ -121,6 +139,7 @@ __all__ = [
     "Match",
     "Measurement",
     "MeasurementPlan",
+    "MixedReport",
     "MultiTask",
     "MultiTeacher",
     "Objective",

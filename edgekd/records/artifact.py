@@ -8,6 +8,8 @@ from edgekd.records.base import NonNegative, PositiveInt, Record, Sha256
 
 Format = Literal["torch", "tflite", "onnx"]
 Scheme = Literal["wi8_ai8", "wi8_ai8_mixed", "wi8_ai8_symmetric", "wi8_ai16", "wi8", "fp16", "fp32"]
+INT8_SCHEMES: tuple[Scheme, ...] = ("wi8_ai8", "wi8_ai8_mixed")
+"""Schemes of the student that every runtime but TensorRT is given: all of int8, or with some layers in float."""
 InferenceRuntime = Literal["tflite", "onnxruntime", "tensorrt"]
 
 

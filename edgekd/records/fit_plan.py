@@ -7,6 +7,7 @@ from typing import Any, Literal
 from edgekd.records.base import SCHEMA_VERSION, NonNegative, Record
 from edgekd.records.budget import Budget
 from edgekd.records.candidate import Candidate
+from edgekd.records.recipe import Quantization
 
 
 class PlannedCandidate(Record):
@@ -21,7 +22,7 @@ class FitPlan(Record):
 
     `candidates` are the sizes of the ladder; a search by halving would train `short_runs` candidates like them for a
     few epochs first. Times are upper bounds: early stopping ends most runs sooner. `findings` holds what was found
-    out before training (whether int8 pays; what a board measured).
+    out before training (whether int8 pays; what a board measured). `quantize` is what follows training.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -38,3 +39,4 @@ class FitPlan(Record):
     quantize_s: NonNegative
     total_s: NonNegative
     findings: dict[str, Any] = {}
+    quantize: Quantization = Quantization()

@@ -114,6 +114,12 @@ class Quantization(Record):
         default="observed", description="whether QAT's ranges follow what is seen, or are trained themselves (LSQ+)"
     )
     calibration_batches: PositiveInt = Field(default=16, description="of 64 training inputs each, that set the ranges")
+    mixed: bool = Field(
+        default=False, description="where too much is still lost, the layers that rounding hurts most stay in float"
+    )
+    allow_float_ops: bool = Field(default=False, description="what has no int8 form stays in float")
+    float_io: bool = Field(default=False, description="a float input and output in the .tflite file; .onnx has them")
+    opset: PositiveInt | None = Field(default=None, description="of the .onnx files; none is 17")
 
 
 class Recipe(Record):

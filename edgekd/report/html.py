@@ -10,12 +10,12 @@ from edgekd.core.verdicts import CONSTRAINTS
 from edgekd.records import LATENCY_PERCENTILES, Measurement, Report, Verdict
 from edgekd.report.measured_wording import contention_text, energy_lines, parity_text, plan_text
 from edgekd.report.teaching_wording import (
-    MODEL_WORDS,
     ablation_rows,
     checked_on_board,
     distillation_lines,
+    float_lines,
+    model_words,
     quantization_rows,
-    slice_models,
     slice_rows,
 )
 from edgekd.report.wording import (
@@ -31,6 +31,7 @@ from edgekd.report.wording import (
     number,
     plain,
     quantity,
+    rounded_word,
     size_text,
     timings,
 )
@@ -74,7 +75,7 @@ def render_html(report: Report) -> str:
         limit_text=limit_text,
         margin_text=margin_text,
         shares=accuracies(report),
-        comparisons=comparisons(report.accuracy),
+        comparisons=comparisons(report.accuracy, rounded_word(report)),
         constraints=CONSTRAINTS,
         board=None if report.measurement is None else _board(report.measurement),
         taught=_taught(report),
@@ -91,9 +92,11 @@ def _taught(report: Report) -> dict[str, Any]:
         "distillation": [] if distillation is None else distillation_lines(distillation),
         "ablation": [] if distillation is None else ablation_rows(distillation),
         "tried": () if distillation is None else distillation.tried,
-        "models": [MODEL_WORDS[model] for model in slice_models(found)],
+        "models": model_words(report),
+        "rounded": rounded_word(report),
         "slices": slice_rows(found),
         "steps": [] if quantization is None else quantization_rows(quantization),
+        "float_lines": [] if quantization is None else float_lines(quantization),
         "quantization": quantization,
     }
 

@@ -7,16 +7,16 @@ from rich.text import Text
 
 from edgekd.records import Report
 from edgekd.report.teaching_wording import (
-    MODEL_WORDS,
     ablation_rows,
     distillation_lines,
+    float_lines,
+    model_words,
     percent,
     quantization_rows,
-    slice_models,
     slice_rows,
 )
 from edgekd.report.terminal_parts import heading, item, table
-from edgekd.report.wording import plain
+from edgekd.report.wording import plain, rounded_word
 
 SHOWN_SLICES = 14
 SHOWN_LAYERS = 3
@@ -44,13 +44,11 @@ def print_slices(report: Report, console: Console) -> None:
     if not accuracy.slices:
         return
     heading(console, "Slices of the test split")
-    models = slice_models(accuracy)
     rows = list(zip(accuracy.slices, slice_rows(accuracy, intervals=False), strict=True))
     if len(rows) > SHOWN_SLICES:
         rows.sort(key=lambda pair: (not pair[0].hurt_by, -(pair[0].drop.value if pair[0].drop else 0.0)))
-    found = table(
-        "Slice", "Inputs", *(MODEL_WORDS[model] for model in models), "Teacher less int8", "", right=("Inputs",)
-    )
+    drop = f"Teacher less {rounded_word(report)}"
+    found = table("Slice", "Inputs", *model_words(report), drop, "", right=("Inputs",))
     for _, row in rows[:SHOWN_SLICES]:
         found.add_row(row.name, row.inputs, *row.accuracies, row.drop, Text(row.flag, style="bold yellow"))
     console.print(found)
@@ -70,6 +68,8 @@ def print_quantization(report: Report, console: Console) -> None:
         steps.add_row(*row)
     console.print(steps)
     item(console, f"QAT {found.qat_reason}")
+    for line in float_lines(found):
+        item(console, line)
     worst = sorted(found.layers, key=lambda layer: -layer.damage_nats)[:SHOWN_LAYERS]
     for layer in worst:
         noise = "no noise" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f} dB"
@@ -77,5 +77,5 @@ def print_quantization(report: Report, console: Console) -> None:
             console,
             f"layer {plain(layer.layer)} ({layer.kind}): rounding it alone costs {layer.damage_nats:.2g} nats; "
             f"signal to noise behind it {noise}, range {layer.low:.3g} to {layer.high:.3g}, "
-            f"{percent(layer.saturated)} saturated",
+            f"{percent(layer.saturated)} saturated{'; kept in float' if layer.in_float else ''}",
         )

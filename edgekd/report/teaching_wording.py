@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekd.records import Accuracy, Change, DistillationReport, QuantizationReport, QuantizationStep, Report
-from edgekd.report.wording import ABSENT, duration_text, plain
+from edgekd.report.wording import ABSENT, duration_text, plain, rounded_word
 
 MODEL_WORDS = {
     "teacher": "Teacher",
@@ -16,6 +16,7 @@ MODEL_WORDS = {
     "student_fp32": "fp32",
     "student_int8": "int8",
 }
+_STEP_WORDS = {"ptq": "PTQ (calibration alone)", "qat": "QAT (training on)", "mixed": "Mixed (worst layers in float)"}
 
 
 def percent(share: float) -> str:
@@ -84,13 +85,32 @@ def ablation_rows(found: DistillationReport) -> list[tuple[str, str, str, str, s
 def quantization_rows(found: QuantizationReport) -> list[tuple[str, str, str, str]]:
     """Step, validation accuracy, time, and what is to be said of it."""
     rows = [("fp32", percent(found.fp32.validation_accuracy), "", "")]
-    for name, step in (("ptq", found.ptq), ("qat", found.qat)):
+    mixed = None if found.mixed is None else found.mixed.step
+    last = "kept" if mixed is None else "mixed from here"
+    for name, step in (("ptq", found.ptq), ("qat", found.qat), ("mixed", mixed)):
         if step is not None:
-            kept = "kept" if found.chosen == name else "not better, not kept" if name == "qat" else ""
+            kept = last if found.chosen == name else "not better, not kept" if name == "qat" else ""
+            kept = "kept" if name == "mixed" else kept
             said = ", ".join(part for part in (_how(step), kept) if part)
-            words = {"ptq": "PTQ (calibration alone)", "qat": "QAT (training on)"}[name]
-            rows.append((words, percent(step.validation_accuracy), duration_text(step.seconds), said))
+            rows.append((_STEP_WORDS[name], percent(step.validation_accuracy), duration_text(step.seconds), said))
     return rows
+
+
+def float_lines(found: QuantizationReport) -> list[str]:
+    """What is in float: because it has no int8 form, or for accuracy, with what each layer bought."""
+    lines = []
+    if found.float_operators:
+        lines.append(f"in float, without an int8 form: {', '.join(found.float_operators)}")
+    if found.mixed is not None:
+        lines.append(f"mixed precision {found.mixed.reason}")
+        for entry in found.mixed.kept:
+            before, after = entry.validation_accuracy_before, entry.validation_accuracy
+            lines.append(
+                f"in float: {', '.join(entry.layers)}: validation {percent(before)} to {percent(after)}, divergence "
+                f"from float {entry.divergence_before_nats:.2g} to {entry.divergence_nats:.2g} nats, "
+                f"{entry.more_bytes:+,} bytes of weights"
+            )
+    return [plain(line) for line in lines]
 
 
 def _how(step: QuantizationStep) -> str:
@@ -102,6 +122,10 @@ def _how(step: QuantizationStep) -> str:
     ]
     if "epochs" in detail:
         parts.append(f"{detail['epochs']} epochs")
+    if detail.get("ranges") == "learned":
+        parts.append("learned ranges (LSQ+)")
+    if "layers_in_float" in detail:
+        parts.append(f"{detail['layers_in_float']} of {detail['layers']} layers in float")
     return ", ".join(parts)
 
 
@@ -122,6 +146,12 @@ def slice_models(accuracy: Accuracy) -> list[str]:
     """The models of which slices tell, in order."""
     met = {model for one in accuracy.slices for model in one.accuracy}
     return [model for model in MODEL_WORDS if model in met]
+
+
+def model_words(report: Report) -> list[str]:
+    """What `slice_models` are called in a report's tables."""
+    words = {**MODEL_WORDS, "student_int8": rounded_word(report)}
+    return [words[model] for model in slice_models(report.accuracy)]
 
 
 def slice_rows(accuracy: Accuracy, intervals: bool = True) -> list[SliceRow]:

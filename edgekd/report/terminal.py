@@ -29,6 +29,7 @@ from edgekd.report.wording import (
     plain,
     quantity,
     reasons,
+    rounded_word,
     size_text,
     timings,
 )
@@ -118,7 +119,7 @@ def _print_accuracy(report: Report, console: Console) -> None:
             f"{share.inputs:,}",
         )
     console.print(table)
-    for line in comparisons(report.accuracy):
+    for line in comparisons(report.accuracy, rounded_word(report)):
         item(console, line)
     for note in report.data.get("notes", ()):
         item(console, str(note), style="dim")

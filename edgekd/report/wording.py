@@ -198,18 +198,18 @@ class Share:
 
 def accuracies(report: Report) -> list[Share]:
     """Teacher, scratch, distilled and int8 on the test split, and the int8 student on the board."""
-    found = report.accuracy
+    found, rounded = report.accuracy, rounded_word(report)
     rows = [
         ("Teacher", found.teacher),
         ("Student from scratch", found.scratch),
         ("Student distilled (not kept)", found.distilled),
         ("Student distilled, fp32" if found.distilled is None else "Student kept, fp32", found.student_fp32),
-        ("Student int8", found.student_int8),
+        (f"Student {rounded}", found.student_int8),
     ]
     shares = [_share(name, value, found.inputs) for name, value in rows if value is not None]
     board = report.measurement
     if board is not None and board.accuracy is not None:
-        shares.append(_share("Student int8, on the board", board.accuracy, board.accuracy_inputs))
+        shares.append(_share(f"Student {rounded}, on the board", board.accuracy, board.accuracy_inputs))
     return shares
 
 
@@ -217,7 +217,13 @@ def _share(name: str, value: float, inputs: int) -> Share:
     return Share(name, value, proportion(round(value * inputs), inputs) if inputs else None, inputs)
 
 
-def comparisons(accuracy: Accuracy) -> list[str]:
+def rounded_word(report: Report) -> str:
+    """What the student that is deployed is called beside its float twin: int8, or mixed where layers are in float."""
+    mixed = report.quantization is not None and report.quantization.scheme == "wi8_ai8_mixed"
+    return "mixed" if mixed else "int8"
+
+
+def comparisons(accuracy: Accuracy, rounded: str) -> list[str]:
     """What distillation gained over scratch and what int8 cost, with paired intervals where answers were kept."""
     lines = []
     distilled, answers = accuracy.distilled, accuracy.distilled_correct
@@ -230,7 +236,7 @@ def comparisons(accuracy: Accuracy) -> list[str]:
     if accuracy.student_fp32 is not None and accuracy.student_int8 is not None:
         change = accuracy.student_int8 - accuracy.student_fp32
         interval = _paired(accuracy.student_int8_correct, accuracy.student_fp32_correct)
-        lines.append(f"int8 against fp32: {_points(change, interval)}")
+        lines.append(f"{rounded} against fp32: {_points(change, interval)}")
     return lines
 
 

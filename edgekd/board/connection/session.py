@@ -10,12 +10,11 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from edgekd.board.connection.pump import BoardProcess, Collector, Exit, LineSplitter, pump
-from edgekd.board.connection.transfer import Sent, put_files
 from edgekd.core.board_output import printable
 from edgekd.errors import BoardError, ConfigurationError
 
@@ -136,11 +135,6 @@ class Session(ABC):
             command, chunks, collected, hold_stdin=False, timeout_s=timeout_s, idle_timeout_s=idle_timeout_s
         )
         return _result(end, collected.text())
-
-    def put(self, local: Path, remote: str) -> Sent:
-        """Put one file at the absolute path `remote`, atomically; skipped where the same bytes are there."""
-        path = PurePosixPath(remote)
-        return put_files(self, str(path.parent), {path.name: local})
 
     def get(self, remote: str, local: Path, *, timeout_s: float = 600.0) -> None:
         """Fetch one file to `local`, atomically; what came is checked against the hash that the board computes."""

@@ -14,13 +14,11 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from edgekd.board.connection.session import CommandResult, Session
 from edgekd.core.board_output import parse_df, printable
 from edgekd.errors import BoardError, ConfigurationError
 
-if TYPE_CHECKING:
-    from edgekd.board.connection.session import CommandResult, Session
 
 CHUNK_BYTES = 2**18
 SUMS_NAME = "SHA256SUMS"

@@ -9,10 +9,9 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from edgekd.board.connection.session import Session
+from edgekd.board.connection.session import Session
+from edgekd.board.connection.transfer import put_files
 
 _MAIN = "import sys\n\nfrom edgekd_board.agent.main import main\n\nsys.exit(main(sys.argv[1:]))\n"
 # Packed as the board needs them, side by side as they lie here; the rest of `power` runs on the host.
@@ -49,9 +48,9 @@ def put_agent(session: Session) -> str:
     Raises:
         BoardError: the board refuses or the link broke.
     """
-    remote = f"{session.home}/agent/agent-{agent_sha256()[:16]}.pyz"
+    root, name = f"{session.home}/agent", f"agent-{agent_sha256()[:16]}.pyz"
     with TemporaryDirectory(prefix="edgekd-") as directory:
-        local = Path(directory) / "agent.pyz"
+        local = Path(directory) / name
         local.write_bytes(agent_archive())
-        session.put(local, remote)
-    return remote
+        put_files(session, root, {name: local})
+    return f"{root}/{name}"

@@ -103,6 +103,11 @@ class QuantizedModel(nn.Module):
         """The keys of the steps that compute in float between integer ones."""
         return self.islands.steps
 
+    @property
+    def float_places(self) -> tuple[str, ...]:
+        """The same steps by their place in the user's module and their kind, in the order of execution."""
+        return tuple(f"{step.place} ({self.layer(step).kind})" for step in self.steps if step.key in self.float_steps)
+
     def keep_float(self, steps: Iterable[str]) -> None:
         """Compute these steps (their keys) in float from here on, besides those that already do.
 

@@ -16,6 +16,7 @@ from edgekd.pipeline.boards.units import MemoryMissedError, Subject, measured_un
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.fitting.reporting import measured_report, write
 from edgekd.records import (
+    INT8_SCHEMES,
     Accuracy,
     Artifact,
     Budget,
@@ -74,7 +75,7 @@ def deploy(
             units, reference = measured_units(subject, profile, budget, options, progress)
         except MemoryMissedError as error:
             progress.warn(str(error))
-            missed = memory_missed(budget, before.accuracy, artifact.size_bytes, str(error))
+            missed = memory_missed(budget, before.accuracy, artifact.size_bytes, str(error), artifact.scheme)
             report = measured_report(before, budget, sources, profile.name, None, missed, command)
             write(run, report)
             return Deployed(run, report)
@@ -83,7 +84,7 @@ def deploy(
             from edgekd.pipeline.boards.tensorrt import accuracy_deployed
 
             accuracy = accuracy_deployed(accuracy, reference.correct if reference else None)
-        verdicts = _judged(budget, units, profile, accuracy, artifact.size_bytes)
+        verdicts = _judged(budget, units, profile, accuracy, artifact.size_bytes, artifact.scheme)
         if runtime != "tensorrt":
             units = [
                 unit.model_copy(update={"notes": (*unit.notes, *disagreement(before.accuracy, unit))}) for unit in units
@@ -136,7 +137,12 @@ def measure_file(
 
 
 def _judged(
-    budget: Budget, units: Sequence[Measurement], profile: DeviceProfile, accuracy: Accuracy, size_bytes: int | None
+    budget: Budget,
+    units: Sequence[Measurement],
+    profile: DeviceProfile,
+    accuracy: Accuracy,
+    size_bytes: int | None,
+    scheme: Scheme = "wi8_ai8",
 ) -> tuple[Verdict, ...]:
     """Verdicts on the measurements of all units alone."""
     return join_units(
@@ -151,6 +157,7 @@ def _judged(
                     file_size_bytes=size_bytes,
                     profile_matches=unit.matches_profile == profile.name,
                     basis_allowed=MEASURED_ONLY,
+                    scheme=scheme,
                 ),
             )
             for unit in units
@@ -158,7 +165,9 @@ def _judged(
     )
 
 
-def memory_missed(budget: Budget, accuracy: Accuracy, file_size_bytes: int | None, reason: str) -> tuple[Verdict, ...]:
+def memory_missed(
+    budget: Budget, accuracy: Accuracy, file_size_bytes: int | None, reason: str, scheme: Scheme = "wi8_ai8"
+) -> tuple[Verdict, ...]:
     """The verdicts where the board ended the model's process for want of memory: that limit is missed.
 
     By how much nobody knows, since the process never had what it asked for; what else only a board can show was not
@@ -171,6 +180,7 @@ def memory_missed(budget: Budget, accuracy: Accuracy, file_size_bytes: int | Non
         accuracy=accuracy,
         file_size_bytes=file_size_bytes,
         basis_allowed=MEASURED_ONLY,
+        scheme=scheme,
     )
     missed = {"outcome": "missed", "basis": "measured", "reason": f"it ran out of memory: {reason}"}
     return tuple(
@@ -194,7 +204,7 @@ def judged_budget(before: Report, profile: DeviceProfile) -> tuple[Budget, dict[
 
 
 def deployed_artifact(run: RunDirectory, report: Report, runtime: MeasuredRuntime, scheme: Scheme | None) -> Artifact:
-    """The file that a runtime is given: the int8 student, or for TensorRT the fp16 one unless a scheme is asked for.
+    """The file that a runtime is given: the int8 student, mixed or not; for TensorRT fp16 unless a scheme is asked for.
 
     Raises:
         ConfigurationError: the run has none, or a scheme was asked for that the runtime does not choose.
@@ -206,7 +216,7 @@ def deployed_artifact(run: RunDirectory, report: Report, runtime: MeasuredRuntim
     if scheme is not None:
         raise ConfigurationError(f"--scheme {scheme} is for --runtime tensorrt; {runtime} is given the int8 student")
     for artifact in report.artifacts:
-        if artifact.format == runtime and artifact.scheme == "wi8_ai8":
+        if artifact.format == runtime and artifact.scheme in INT8_SCHEMES:
             return artifact
     raise ConfigurationError(f"the run has no int8 student for --runtime {runtime}")
 

@@ -124,6 +124,8 @@ def _models(run: RunDirectory, report: Report, task: Task) -> tuple[Student, Qua
         raise BuildError(f"{checkpoint} is not what the files were made from: its sha256 is not {parent}")
     quantized = quantize_model(student, example_input(architecture), int8[0].scheme)
     _load(quantized, checkpoint)
+    if report.quantization is not None and report.quantization.mixed is not None:
+        quantized.keep_float(report.quantization.mixed.float_steps)
     return student, quantized.eval()
 
 

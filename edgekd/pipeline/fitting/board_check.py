@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekd.core.architecture import Architecture, operator_list
+from edgekd.core.architecture import Architecture, TracedArchitecture, operator_list
 from edgekd.core.calibration import level_of
 from edgekd.core.costs import TAIL_RATIOS, latency_model_for
 from edgekd.core.latency_model import predict
@@ -18,7 +18,7 @@ from edgekd.core.propose import Proposal
 from edgekd.errors import ConfigurationError, InfeasibleBudgetError
 from edgekd.pipeline.boards.timing import BoardAddress, BoardTimer, timer_on, write_random_files
 from edgekd.pipeline.console import Progress
-from edgekd.records import LATENCY_PERCENTILES, Budget, Candidate, DeviceProfile, LatencyModel
+from edgekd.records import LATENCY_PERCENTILES, Budget, Candidate, DeviceProfile, LatencyModel, Scheme
 
 RandomScheme = Literal["wi8_ai8", "fp32"]
 SCHEME: Literal["wi8_ai8"] = "wi8_ai8"
@@ -207,4 +207,6 @@ def _write(architecture: Architecture, scheme: RandomScheme, path: Path) -> None
     from edgekd.convert.random_student import write_random_student
     from edgekd.nn.students import Student, example_input
 
-    write_random_student(Student(architecture).eval(), example_input(architecture), path, scheme)
+    mixes = scheme == SCHEME and isinstance(architecture, TracedArchitecture) and bool(architecture.float_operators)
+    written: Scheme = "wi8_ai8_mixed" if mixes else scheme
+    write_random_student(Student(architecture).eval(), example_input(architecture), path, written)

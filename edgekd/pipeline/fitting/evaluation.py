@@ -12,8 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.convert.inference import run_model
+from edgekd.convert.model_file import read_graph
+from edgekd.convert.operators import float_share
 from edgekd.convert.parity import check_parity
 from edgekd.convert.students import FileKey, convert_student
+from edgekd.core.architecture import operator_list
+from edgekd.core.costs import predict_mixed_costs
 from edgekd.core.slices import slice_accuracies
 from edgekd.core.spread import evenly
 from edgekd.nn.quantized.model import QuantizedModel
@@ -21,16 +25,15 @@ from edgekd.nn.students import Student, example_input
 from edgekd.pipeline.distillation.teaching import Teaching
 from edgekd.pipeline.distillation.verdict import slice_masks
 from edgekd.pipeline.fitting.search import Selected
+from edgekd.pipeline.settings import Settings
 from edgekd.pipeline.stages import StageRunner, TrainedModel, cpu_seconds
-from edgekd.records import Accuracy, Artifact, Parity, Record
+from edgekd.records import Accuracy, Artifact, Candidate, Parity, Record
 from edgekd.store import RunDirectory
 from edgekd.tasks import Split, Task, student_inputs
 from edgekd.train.calibration import expected_calibration_error
 from edgekd.train.examples import correct, examples_of, logits_of
 
 FORMATS: tuple[Literal["tflite", "onnx"], ...] = ("tflite", "onnx")
-SCHEMES: tuple[Literal["wi8_ai8", "fp32"], ...] = ("wi8_ai8", "fp32")
-
 PARITY_INPUTS = 1000
 """Validation inputs over which the files are held against the torch model; all where there are fewer."""
 
@@ -52,31 +55,33 @@ def build_files(
     quantized: QuantizedModel,
     weights_sha256: Mapping[str, str],
     validation: Split,
+    opset: int | None = None,
 ) -> BuiltFiles:
     """Convert the student to all its files, audit them, and hold them against the fake-quantized model.
 
     Raises:
         BuildError: a converter failed, an int8 file is not int8, or the forms disagree.
     """
-    inputs = {**weights_sha256, "parity_inputs": PARITY_INPUTS}
-    stages.progress.stage("convert", "TFLite and ONNX, int8 and fp32")
+    scheme, islands = quantized.scheme, quantized.islands
+    inputs: dict[str, Any] = {**weights_sha256, "parity_inputs": PARITY_INPUTS, "scheme": scheme, "opset": opset}
+    inputs |= {"float_steps": sorted(islands.steps), "float_io": islands.float_io}
+    stages.progress.stage("convert", f"TFLite and ONNX, {scheme} and fp32")
     built = stages.cached("convert", inputs, BuiltFiles)
     if built is not None:
         return built
     started, cpu = time.perf_counter(), cpu_seconds()
     names: dict[FileKey, str] = {
-        (file_format, scheme): run.student(file_format, fp32=scheme == "fp32").name
+        (file_format, stored): run.student(file_format, fp32=stored == "fp32").name
         for file_format in FORMATS
-        for scheme in SCHEMES
+        for stored in (scheme, "fp32")
     }
     with run.work("convert") as folder:
-        artifacts = convert_student(
-            student, quantized, example_input(student.architecture), folder, names, parent=weights_sha256["quantized"]
-        )
+        example, parent = example_input(student.architecture), weights_sha256["quantized"]
+        artifacts = convert_student(student, quantized, example, folder, names, parent=parent, opset=opset)
         stages.progress.stage("parity", "torch, ONNX and TFLite on real inputs")
         rows = evenly(len(validation), PARITY_INPUTS)
         real = student_inputs(validation.inputs[rows], student.architecture.input_shape)
-        tflite, onnx = (folder / names[file_format, "wi8_ai8"] for file_format in FORMATS)
+        tflite, onnx = (folder / names[file_format, scheme] for file_format in FORMATS)
         parity = check_parity(quantized, tflite, onnx, real)
         files = [run.adopt(folder / artifact.path, run.path / artifact.path) for artifact in artifacts]
     built = BuiltFiles(artifacts=tuple(artifacts), parity=parity)
@@ -149,6 +154,13 @@ def evaluate(
     run.finish("evaluate", stages.hash(inputs), evaluated)
     stages.note("evaluate", {}, time.perf_counter() - started, cpu_seconds() - cpu)
     return evaluated
+
+
+def mixed_costs(selected: Selected, tflite: Path, settings: Settings) -> Candidate:
+    """The candidate with what it is predicted to cost now that some of its layers are in float."""
+    share, operators = float_share(read_graph(tflite)), operator_list(selected.student.architecture)
+    predicted = predict_mixed_costs(settings.profile, settings.budget, operators, share)
+    return selected.candidate.model_copy(update={"predicted": predicted})
 
 
 def accuracy_of(**right: tuple[bool, ...]) -> Accuracy:

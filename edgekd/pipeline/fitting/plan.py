@@ -53,7 +53,9 @@ def _plan(prepared: Prepared, task: Task) -> FitPlan:
         teacher_s = step_s * steps_of(recipe.teacher, count)
     longest = max(one.training_s for one in candidates)
     quantize = recipe.quantize.training
-    quantize_s = QAT_COST * longest * steps_of(quantize, count) / steps_of(schedule, count)
+    quantize_s = 0.0
+    if recipe.quantize.qat != "never":
+        quantize_s = QAT_COST * longest * steps_of(quantize, count) / steps_of(schedule, count)
     halving = recipe.student.search == "halving"
     total = teacher_s + quantize_s + _students_s(prepared, [one.training_s for one in candidates])
     return FitPlan(
@@ -68,6 +70,7 @@ def _plan(prepared: Prepared, task: Task) -> FitPlan:
         short_runs=recipe.student.pool if halving else 0,
         teacher_s=teacher_s,
         quantize_s=quantize_s,
+        quantize=recipe.quantize,
         total_s=total,
         findings=dict(prepared.findings),
     )

@@ -19,9 +19,10 @@ from edgekd.pipeline.console import Progress
 from edgekd.pipeline.distillation.teaching import check_teaching
 from edgekd.pipeline.distillation.tune import choice_of, require_tuner
 from edgekd.pipeline.fitting.board_check import Checked, check_on_board
-from edgekd.pipeline.fitting.user_space import space_of
+from edgekd.pipeline.fitting.user_space import Int8Space, UserSpace, space_of
+from edgekd.pipeline.quantization.options import require_consistent
 from edgekd.pipeline.settings import Settings, with_task_schedules
-from edgekd.records import Candidate, DeviceProfile, Recipe
+from edgekd.records import LATENCY_PERCENTILES, Candidate, DeviceProfile, Recipe
 from edgekd.tasks import Task, load_task
 from edgekd.train.objectives import OUTPUTS_IN_WORDS
 
@@ -65,8 +66,9 @@ def load(settings: Settings, progress: Progress) -> tuple[Task, Recipe]:
     """The task's data, and the recipe with the schedules that the task suggests.
 
     Raises:
-        ConfigurationError: the task or its data cannot be used, or the recipe's objectives.
+        ConfigurationError: the task or its data cannot be used, or the recipe's objectives or kind of quantization.
     """
+    require_consistent(settings.recipe.quantize.scheme, settings.recipe.quantize)
     progress.stage("data", settings.recipe.task.name)
     task = load_task(settings.recipe.task.name, settings.recipe.task.options)
     if task.outputs != "classes":
@@ -93,9 +95,11 @@ def prepare(settings: Settings, recipe: Recipe, task: Task, board: BoardAddress 
     progress.stage("propose", f"{space.name} under the budget of {settings.profile.name}")
     _warn_of_power(settings, progress)
 
+    tried = Int8Space(space) if isinstance(space, UserSpace) and not recipe.quantize.allow_float_ops else space
+
     def proposed(profile: DeviceProfile) -> Proposal:
         return propose(
-            space,
+            tried,
             task.input_shape,
             len(task.classes),
             profile,
@@ -124,6 +128,7 @@ def prepare(settings: Settings, recipe: Recipe, task: Task, board: BoardAddress 
     )
     if findings["int8-pays"].get("faster") is False:
         progress.warn(findings["int8-pays"]["reason"])
+    _warn_of_unpredicted(settings, proposal, progress)
     return Prepared(settings, recipe, task, space, proposal, findings)
 
 
@@ -150,6 +155,17 @@ def _warn_of_power(settings: Settings, progress: Progress) -> None:
         grades = ", ".join(sorted({str(sensor.grade) for sensor in sensors}))
         progress.warn(
             f"{settings.profile.name}'s power sensor is of grade {grades}: {' and '.join(limits)} cannot be met on it"
+        )
+
+
+def _warn_of_unpredicted(settings: Settings, proposal: Proposal, progress: Progress) -> None:
+    """Say which latency limits restrict nothing, since what is in int8 and float is predicted by models of both."""
+    limits = [name for name in settings.budget.constraints() if name in LATENCY_PERCENTILES or name == "fps"]
+    unknown = [name for name in limits if any(name not in one.predicted for one in proposal.ladder)]
+    if unknown and latency_model_for(settings.profile, "wi8_ai8") is not None:
+        progress.warn(
+            f"{settings.profile.name} has no latency model of fp32, so nothing predicts {' and '.join(unknown)} of "
+            "students with layers in float: only a board can decide"
         )
 
 

@@ -10,7 +10,7 @@ import edgekd
 from edgekd.core.statistics import paired_difference_interval
 from edgekd.core.verdicts import exit_code, judge
 from edgekd.pipeline.settings import Settings
-from edgekd.records import Artifact, Budget, Measurement, Report, Stage, Verdict
+from edgekd.records import INT8_SCHEMES, Artifact, Budget, Measurement, Report, Stage, Verdict
 from edgekd.store import RunDirectory
 from edgekd.tasks import Task
 
@@ -24,9 +24,9 @@ def utc_text() -> str:
 
 
 def deployed_size(artifacts: Sequence[Artifact], runtime: str) -> int | None:
-    """Bytes of the int8 file that a runtime is given."""
+    """Bytes of the int8 file, with or without layers in float, that a runtime is given."""
     sizes = [
-        artifact.size_bytes for artifact in artifacts if artifact.format == runtime and artifact.scheme == "wi8_ai8"
+        artifact.size_bytes for artifact in artifacts if artifact.format == runtime and artifact.scheme in INT8_SCHEMES
     ]
     return sizes[0] if sizes else None
 
@@ -73,6 +73,7 @@ def fit_report(
         predicted=candidate.predicted,
         accuracy=accuracy,
         file_size_bytes=deployed_size(built.artifacts, settings.profile.operating_point.runtime),
+        scheme=found.quantization.scheme,
     )
     return Report(
         edgekd_version=edgekd.__version__,

@@ -16,10 +16,12 @@ from edgekd.pipeline.distillation.parts import Design, Given
 from edgekd.pipeline.distillation.teaching import Teaching
 from edgekd.pipeline.distillation.tune import Chosen, choice_of, choose
 from edgekd.pipeline.distillation.verdict import poor_teacher, verdict_on
-from edgekd.pipeline.fitting.evaluation import Evaluated, build_files, evaluate, write_test_inputs
+from edgekd.pipeline.fitting.evaluation import Evaluated, build_files, evaluate, mixed_costs, write_test_inputs
 from edgekd.pipeline.fitting.prepare import Prepared
 from edgekd.pipeline.fitting.search import Selected, Selection
 from edgekd.pipeline.fitting.user_space import source_of
+from edgekd.pipeline.quantization.mixed import mix
+from edgekd.pipeline.quantization.options import lowered_scheme
 from edgekd.pipeline.quantization.quantizing import Allowance, FloatModel, Rounded, quantize_float
 from edgekd.pipeline.stages import StageRunner, TrainedModel
 from edgekd.records import Ablation, Candidate, Distillation, DistillationReport, QuantizationReport, Training
@@ -75,7 +77,10 @@ class FitRun:
         kept, distillation, others = self._compared(selected, distill, chosen)
         rounded = self._quantized(kept)
         weights = {"student": kept.record.weights_sha256, "quantized": rounded.record.weights_sha256}
-        built = build_files(self.run, self.stages, kept.student, rounded.model, weights, self.task.validation)
+        opset = self.recipe.quantize.opset
+        built = build_files(self.run, self.stages, kept.student, rounded.model, weights, self.task.validation, opset)
+        if rounded.model.scheme == "wi8_ai8_mixed":
+            kept = replace(kept, candidate=mixed_costs(kept, self.run.student("tflite"), self.plan.settings))
         evaluated = evaluate(self.run, self.stages, self.teaching, built, kept, others)
         write_test_inputs(self.run, self.task, kept.student.architecture.input_shape)
         distillation = distillation.model_copy(
@@ -192,7 +197,7 @@ class FitRun:
         return Selected(selected.candidate, scratch, record), report, others
 
     def _quantized(self, kept: Selected) -> Rounded:
-        """Calibration, and training with rounding where it is wanted; the better is kept."""
+        """Calibration, training with rounding and layers in float, each only where it is wanted."""
         student, recipe = kept.student, self.recipe.quantize
         data, labelled = self._inputs_to_quantize_on()
         model = FloatModel(
@@ -201,20 +206,26 @@ class FitRun:
             example=example_input(student.architecture),
             data=data,
             shape=student.architecture.input_shape,
-            scheme=recipe.scheme,
+            scheme=lowered_scheme(recipe.scheme, recipe),
             labelled=labelled,
             seed=self.recipe.seed,
             device=self.teaching.device,
         )
         limit = self.plan.settings.budget.accuracy_drop_max
-        allowed = None
+        allowed = Allowance()
         if limit is not None:
             reference = self.teaching.teacher.val_accuracy
             allowed = Allowance(reference, limit, "the teacher", "accuracy_drop_max of the budget")
         inputs = {"student": kept.record.weights_sha256}
         with threads_for(operator_list(student.architecture).macs):
-            rounded = quantize_float(model, self.stages, inputs, recipe.qat, allowed, recipe)
-        self.progress.update(f"{rounded.report.chosen.upper()} is kept; QAT {rounded.report.qat_reason}")
+            rounded = quantize_float(model, self.stages, inputs, allowed, recipe)
+            self.progress.update(f"{rounded.report.chosen.upper()} is kept; QAT {rounded.report.qat_reason}")
+            if recipe.mixed:
+                rounded = mix(model, rounded, allowed, self.stages)
+        if rounded.report.mixed is not None and not rounded.report.mixed.holds:
+            self.teaching.warn(f"mixed precision {rounded.report.mixed.reason}")
+        if recipe.float_io:
+            rounded.model.use_float_io()
         return rounded
 
     def _inputs_to_quantize_on(self) -> tuple[Development, bool]:

@@ -7,7 +7,8 @@ import math
 import runpy
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ class UserSpace:
 
     def __init__(self, name: str, declared: Space) -> None:
         self._name, self._declared = name, declared
-        self._operators: dict[tuple[Any, ...], OperatorList] = {}
+        self._traced: dict[tuple[Any, ...], Traced] = {}
 
     @property
     def name(self) -> str:
@@ -86,12 +87,12 @@ class UserSpace:
             shape = tuple(self._declared.input_shape(dict(choices), native))
         except Exception as error:  # a user's code
             raise ConfigurationError(
-                f"{self._said(choices)}: input_shape raised:\n{_where(error, self._file)}"
+                f"{self.said(choices)}: input_shape raised:\n{_where(error, self._file)}"
             ) from error
         whole = len(shape) == 3 and all(isinstance(side, int) and side > 0 for side in shape)
         if not whole or shape[0] != native[0]:
             raise ConfigurationError(
-                f"{self._said(choices)}: input_shape gave {shape}; wanted are three whole numbers, {native[0]} first"
+                f"{self.said(choices)}: input_shape gave {shape}; wanted are three whole numbers, {native[0]} first"
             )
         return shape[0], shape[1], shape[2]
 
@@ -99,7 +100,7 @@ class UserSpace:
         """The student that the choices stand for; built and traced once, then remembered.
 
         Raises:
-            ConfigurationError: it cannot be built or has no int8 form; the message names the choices.
+            ConfigurationError: it cannot be built or has no form in a file; the message names the choices.
         """
         shape = self.input_shape(choices, native)
         key = (tuple(sorted(choices.items())), shape, outputs)
@@ -107,12 +108,12 @@ class UserSpace:
         def build() -> nn.Module:
             return self._built(choices, shape, outputs)
 
-        if key not in self._operators:
+        if key not in self._traced:
             try:
-                self._operators[key] = traced_operators(build(), shape)
+                self._traced[key] = traced(build(), shape)
             except BuildError as error:
-                raise ConfigurationError(f"{self._said(choices)}: {error}") from error
-        return TracedArchitecture(shape, (), outputs, self._operators[key], build)
+                raise ConfigurationError(f"{self.said(choices)}: {error}") from error
+        return self._traced[key].architecture(shape, outputs, build)
 
     def _built(self, choices: Choices, shape: Shape, outputs: int) -> nn.Module:
         import torch
@@ -120,9 +121,7 @@ class UserSpace:
         try:
             module = self._declared.build(input_shape=shape, outputs=outputs, **choices)
             if not isinstance(module, torch.nn.Module):
-                raise ConfigurationError(
-                    f"{self._said(choices)}: build gave a {type(module).__name__}, no torch module"
-                )
+                raise ConfigurationError(f"{self.said(choices)}: build gave a {type(module).__name__}, no torch module")
             training = module.training
             with torch.no_grad():
                 logits = module.eval()(torch.zeros(1, *shape))
@@ -130,10 +129,10 @@ class UserSpace:
         except EdgekdError:
             raise
         except Exception as error:  # a user's code
-            raise ConfigurationError(f"{self._said(choices)}: build raised:\n{_where(error, self._file)}") from error
+            raise ConfigurationError(f"{self.said(choices)}: build raised:\n{_where(error, self._file)}") from error
         if tuple(logits.shape) != (1, outputs):
             raise ConfigurationError(
-                f"{self._said(choices)}: for one input (1, {', '.join(map(str, shape))}) the module gave "
+                f"{self.said(choices)}: for one input (1, {', '.join(map(str, shape))}) the module gave "
                 f"{tuple(logits.shape)}; wanted are logits (1, {outputs})"
             )
         return module
@@ -142,31 +141,82 @@ class UserSpace:
     def _file(self) -> Path:
         return Path(self._name.rpartition(":")[0])
 
-    def _said(self, choices: Choices) -> str:
+    def said(self, choices: Choices) -> str:
+        """A choice in words, for messages."""
         chosen = ", ".join(f"{name}={value}" for name, value in choices.items())
         return f"student.space {self._file.name}:{self._name.rpartition(':')[2]} with {chosen}"
 
 
-def traced_operators(module: nn.Module, shape: Shape) -> OperatorList:
-    """The operators of the .tflite that a module would become in int8: what `edgekd predict` reads of that file.
+class Int8Space:
+    """A declared space without its students that would have layers in float for want of an int8 form."""
+
+    def __init__(self, space: UserSpace) -> None:
+        self.space = space
+
+    @property
+    def name(self) -> str:
+        """As the space's own."""
+        return self.space.name
+
+    def dimensions(self, native: Shape) -> dict[str, tuple[int, ...]]:
+        """As the space's own."""
+        return self.space.dimensions(native)
+
+    def input_shape(self, choices: Choices, native: Shape) -> Shape:
+        """As the space's own."""
+        return self.space.input_shape(choices, native)
+
+    def architecture(self, choices: Choices, native: Shape, outputs: int) -> Architecture:
+        """As the space's own.
+
+        Raises:
+            ConfigurationError: as the space's own; and where an operator has no int8 form.
+        """
+        found = self.space.architecture(choices, native, outputs)
+        if isinstance(found, TracedArchitecture) and found.float_operators:
+            raise ConfigurationError(
+                f"{self.space.said(choices)}: no int8 form is known for {', '.join(found.float_operators)}: replace "
+                "it, or keep it in float with --allow-float-ops"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a module's file was found to hold, see `TracedArchitecture`."""
+
+    operators: OperatorList
+    float_operators: tuple[str, ...]
+    float_share: float
+
+    def architecture(self, shape: Shape, outputs: int, build: Callable[[], nn.Module]) -> TracedArchitecture:
+        """The same as an architecture that `build` gives."""
+        return TracedArchitecture(shape, (), outputs, self.operators, build, self.float_operators, self.float_share)
+
+
+def traced(module: nn.Module, shape: Shape) -> Traced:
+    """The .tflite that a module would become in int8, with what has no int8 form in float.
+
+    Its operators are what `edgekd predict` reads of that file.
 
     Raises:
-        BuildError: an operator has no int8 form.
+        BuildError: an operator has no form at all.
     """
     import torch
 
     from edgekd.convert.isolated import write_network
     from edgekd.convert.model_file import read_graph
-    from edgekd.convert.operators import operators_of
+    from edgekd.convert.operators import float_share, operators_of
     from edgekd.nn.quantized.model import quantize_model
 
     example: Tensor = torch.zeros(1, *shape)
-    quantized = quantize_model(module.eval(), example, "wi8_ai8")
+    quantized = quantize_model(module.eval(), example, "wi8_ai8_mixed")
     quantized.calibrate([torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "student.tflite"
         write_network(quantized.network(), path)
-        return operators_of(read_graph(path))
+        graph = read_graph(path)
+        return Traced(operators_of(graph), quantized.float_places, float_share(graph))
 
 
 def _declared(reference: str) -> Space:

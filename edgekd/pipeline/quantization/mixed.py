@@ -1,80 +1,119 @@
-"""Mixed precision in `edgekd quantize`: after calibration and training, the worst layers are kept in float."""
+"""Mixed precision: where calibration and training still lose too much, the worst layers are kept in float."""
 
 from __future__ import annotations
 
+import copy
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from edgekd.nn.quantized.mixed import Addition, keep_worst_in_float
+from edgekd.nn.quantized.mixed import Addition, Mixed, keep_worst_in_float
 from edgekd.nn.quantized.model import QuantizedModel
-from edgekd.pipeline.console import Progress
-from edgekd.pipeline.quantization.quantizing import DEFAULT_DROP, FloatModel, Rounded
-from edgekd.pipeline.quantization.result import KeptInFloat, MixedReport
-from edgekd.pipeline.stages import cpu_seconds
-from edgekd.records import QuantizationStep
+from edgekd.pipeline.quantization.quantizing import Allowance, FloatModel, Rounded
+from edgekd.pipeline.stages import Keeper, cpu_seconds
+from edgekd.records import KeptInFloat, LayerReport, MixedReport, QuantizationReport, QuantizationStep
 
 _RANKING_INPUTS = 512
 
 
-@dataclass(frozen=True, eq=False)
-class MixedStep:
-    """The model that mixed precision leaves, and its report. `step` is None where nothing had to be kept in float."""
-
-    model: QuantizedModel
-    report: MixedReport
-    step: QuantizationStep | None = None
-
-
-def mix(model: FloatModel, rounded: Rounded, accuracy_drop_max: float | None, progress: Progress) -> MixedStep:
+def mix(model: FloatModel, rounded: Rounded, allowed: Allowance, keeper: Keeper) -> Rounded:
     """Keep the worst layers in float until the validation split loses no more than is allowed.
 
     Args:
         model: the float model with its data.
         rounded: what calibration and training left.
-        accuracy_drop_max: most accuracy lost to fp32, a fraction; None is `DEFAULT_DROP`.
-        progress: told what happens.
+        allowed: what may be lost, and to what.
+        keeper: keeps the stage `mixed`.
+
+    Returns:
+        The same, with a step `mixed` where layers were kept, and in either case with the reason in the report.
 
     Raises:
         BuildError: the scheme is not `wi8_ai8`.
     """
-    limit = DEFAULT_DROP if accuracy_drop_max is None else accuracy_drop_max
-    report = rounded.report
+    best = _accuracy(rounded.report)
+    exact = rounded.report.fp32.validation_accuracy
+    wanted = (exact if allowed.reference is None else allowed.reference) - allowed.limit
+    lost = (
+        f"{rounded.report.chosen.upper()} loses {100 * (wanted + allowed.limit - best):.2f} points to {allowed.of} on "
+        f"the validation split, {100 * allowed.limit:g} are allowed ({allowed.source})"
+    )
+    if best >= wanted:
+        return _with_report(rounded, MixedReport(reason=f"not needed: {lost}", holds=True))
+    if exact < wanted:
+        short = 100 * (wanted + allowed.limit - exact)
+        reason = f"was not run: {lost}, and fp32 itself loses {short:.2f}: no layer in float can make up for that"
+        return _with_report(rounded, MixedReport(reason=reason, holds=False))
+    keeper.progress.stage("mixed", lost)
+
+    def search() -> MixedReport:
+        return _searched(model, rounded.model, wanted, lost)
+
+    inputs = {"rounded": rounded.record.weights_sha256, "scheme": model.scheme, "wanted": wanted, "lost": lost}
+    report = keeper.record("mixed", inputs, MixedReport, search)
+    keeper.progress.update(f"mixed precision {report.reason}")
+    if not report.kept:
+        return _with_report(rounded, report)
+    final = copy.deepcopy(rounded.model)
+    final.keep_float(report.float_steps)
+    mixed = replace(rounded, model=final.eval(), steps={**rounded.steps, "mixed": final})
+    return _with_report(mixed, report)
+
+
+def _accuracy(report: QuantizationReport) -> float:
     best = report.ptq if report.chosen == "ptq" or report.qat is None else report.qat
-    exact, reached = report.fp32.validation_accuracy, best.validation_accuracy
-    lost = f"int8 loses {100 * (exact - reached):.2f} points on the validation split, {100 * limit:g} are allowed"
-    if reached >= exact - limit:
-        return MixedStep(rounded.model, MixedReport(reason=f"not needed: {lost}"))
-    progress.stage("mixed", lost)
+    return best.validation_accuracy
+
+
+def _searched(model: FloatModel, start: QuantizedModel, wanted: float, lost: str) -> MixedReport:
     started, used = time.perf_counter(), cpu_seconds()
     inputs = model.sample(model.data.validation.inputs, _RANKING_INPUTS)
 
     def accuracy(trial: QuantizedModel) -> float:
         return float(np.mean(model.right(trial, model.data.validation)))
 
-    found = keep_worst_in_float(rounded.model.cpu(), inputs, accuracy, exact - limit)
-    places = {step.key: step.place for step in found.model.steps}
-    kinds = {step.key: found.model.layer(step).kind for step in found.model.steps}
-    kept = tuple(_kept(addition, places, kinds) for addition in found.additions)
-    step = QuantizationStep(
-        validation_accuracy=found.accuracy,
-        seconds=time.perf_counter() - started,
-        cpu_seconds=cpu_seconds() - used,
-        detail={"layers_in_float": len(found.model.float_steps), "layers": len(found.model.steps)},
-    )
+    found = keep_worst_in_float(start.cpu(), inputs, accuracy, wanted)
+    kept = tuple(_kept(addition, found.model) for addition in found.additions)
+    count = sum(len(entry.layers) for entry in kept)
     outcome = "held" if found.holds else "still missed"
-    reason = f"was run: {lost}; {outcome} with {sum(len(entry.layers) for entry in kept)} layers in float"
-    return MixedStep(found.model.eval(), MixedReport(reason=reason, kept=kept), step if kept else None)
+    return MixedReport(
+        reason=f"was run: {lost}; {outcome} with {count} layer{'' if count == 1 else 's'} in float",
+        holds=found.holds,
+        kept=kept,
+        step=_step(found, time.perf_counter() - started, cpu_seconds() - used) if kept else None,
+        float_steps=tuple(step.key for step in found.model.steps if step.key in found.model.float_steps),
+    )
 
 
-def _kept(addition: Addition, places: dict[str, str], kinds: dict[str, str]) -> KeptInFloat:
+def _step(found: Mixed, seconds: float, used: float) -> QuantizationStep:
+    detail = {"layers_in_float": len(found.model.float_steps), "layers": len(found.model.steps)}
+    return QuantizationStep(validation_accuracy=found.accuracy, seconds=seconds, cpu_seconds=used, detail=detail)
+
+
+def _kept(addition: Addition, model: QuantizedModel) -> KeptInFloat:
+    names = {step.key: f"{step.place} ({model.layer(step).kind})" for step in model.steps}
     return KeptInFloat(
-        layers=tuple(f"{places[key]} ({kinds[key]})" for key in addition.steps),
+        layers=tuple(names[key] for key in addition.steps),
         damage_nats=addition.damage,
         divergence_before_nats=addition.divergence_before,
         divergence_nats=addition.divergence,
         validation_accuracy_before=addition.accuracy_before,
         validation_accuracy=addition.accuracy,
         more_bytes=addition.more_bytes,
+    )
+
+
+def _with_report(rounded: Rounded, mixed: MixedReport) -> Rounded:
+    layers = _marked(rounded.report.layers, rounded.model)
+    update = {"mixed": mixed, "scheme": rounded.model.scheme, "layers": layers}
+    return replace(rounded, report=rounded.report.model_copy(update=update))
+
+
+def _marked(layers: Sequence[LayerReport], model: QuantizedModel) -> tuple[LayerReport, ...]:
+    """The layers, those marked that compute in float now."""
+    return tuple(
+        layer.model_copy(update={"in_float": True}) if f"{layer.layer} ({layer.kind})" in model.float_places else layer
+        for layer in layers
     )

@@ -11,18 +11,17 @@ import torch
 from torch import nn
 
 from edgekd.convert.inference import run_model
-from edgekd.convert.onnx_writer import require_opset
 from edgekd.convert.parity import LEAST_AGREEMENT, check_parity
 from edgekd.convert.students import FileKey, convert_student
 from edgekd.core.spread import evenly
 from edgekd.core.verdicts import MEASURED_ONLY, exit_code, judge
-from edgekd.errors import EXIT_MET, ConfigurationError
+from edgekd.errors import EXIT_MET
 from edgekd.nn.quantized.model import QuantizedModel, quantize_model
 from edgekd.nn.quantized.post_training import ObserverChoice
-from edgekd.nn.quantized.scheme import SCHEMES
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.fitting.evaluation import PARITY_INPUTS, SHIPPED_INPUTS
 from edgekd.pipeline.quantization.mixed import mix
+from edgekd.pipeline.quantization.options import lowered_scheme, require_consistent
 from edgekd.pipeline.quantization.pruning import PruneOptions, prune_and_train
 from edgekd.pipeline.quantization.quantizing import Allowance, FloatModel, Rounded, quantize_float
 from edgekd.pipeline.quantization.result import Quantized, Step
@@ -36,6 +35,7 @@ from edgekd.pipeline.quantization.user_model import (
 )
 from edgekd.pipeline.stages import Unkept
 from edgekd.records import (
+    INT8_SCHEMES,
     Accuracy,
     Artifact,
     Budget,
@@ -54,7 +54,6 @@ from edgekd.train.examples import resolve_device
 
 RESULT_FILE = "quantize.json"
 LAYERS_FILE = "layers.svg"
-_MIXES: tuple[Scheme, ...] = ("wi8_ai8", "wi8_ai8_mixed")
 
 
 @dataclass(frozen=True)
@@ -75,22 +74,32 @@ class QuantizeOptions:
     opset: int | None = None
     prune: PruneOptions | None = None
 
-    def require_consistent(self) -> None:
-        """Refuse what cannot be meant together.
+    @property
+    def recipe(self) -> Quantization:
+        """The same as a recipe says it."""
+        recipe = Quantization(
+            qat=self.qat,
+            steps=self.steps,
+            mixed=self.mixed,
+            allow_float_ops=self.allow_float_ops,
+            float_io=self.float_io,
+            opset=self.opset,
+        )
+        if self.epochs is None:
+            return recipe
+        training = recipe.training.model_copy(update={"epochs": self.epochs, "patience": self.epochs})
+        return recipe.model_copy(update={"training": training})
 
-        Raises:
-            ConfigurationError: a flag that the scheme does not take.
-        """
-        if (self.mixed or self.allow_float_ops) and self.scheme not in _MIXES:
-            flag = "--mixed" if self.mixed else "--allow-float-ops"
-            raise ConfigurationError(f"{flag} keeps single layers in float, which only wi8_ai8 does, not {self.scheme}")
-        if self.float_io and SCHEMES[self.scheme].activation_bits is None:
-            raise ConfigurationError(f"{self.scheme} files have float inputs and outputs anyway: leave out --float-io")
+    @property
+    def allowed(self) -> Allowance:
+        """What may be lost to fp32."""
+        limit = self.accuracy_drop_max
+        return Allowance() if limit is None else Allowance(None, limit, source="--accuracy-drop-max")
 
     @property
     def lowered_scheme(self) -> Scheme:
         """The scheme with leave to keep in float what has no int8 form, where that was given."""
-        return "wi8_ai8_mixed" if self.allow_float_ops else self.scheme
+        return lowered_scheme(self.scheme, self.recipe)
 
 
 def quantize(
@@ -111,8 +120,7 @@ def quantize(
         BuildError: an operator has no form in the scheme (named with its place in the user's module), training
             diverged, a converter failed, a file is not what its scheme says, or the forms disagree.
     """
-    options.require_consistent()
-    require_opset(options.scheme, options.opset)
+    require_consistent(options.scheme, options.recipe)
     require_free(out)
     progress.stage("model", reference)
     model = load_user_model(reference, weights)
@@ -126,10 +134,9 @@ def quantize(
         )
     work = _Work(model, whole, data, options, progress)
     # What has no form is refused before anything takes time.
-    forced = quantize_model(work.float.module, work.float.example, options.lowered_scheme)
+    quantize_model(work.float.module, work.float.example, options.lowered_scheme)
     rounded = work.rounded()
-    mixed = mix(work.float, rounded, options.accuracy_drop_max, progress) if options.mixed else None
-    final, report = rounded.model if mixed is None else mixed.model, rounded.report
+    final, report = rounded.model, rounded.report
     if options.float_io:
         final.use_float_io()
     progress.stage("convert", final.scheme)
@@ -152,11 +159,9 @@ def quantize(
         qat=None if report.qat is None else work.with_test(report.qat, rounded.steps["qat"]),
         qat_reason=report.qat_reason,
         chosen=report.chosen,
-        mixed=None if mixed is None or mixed.step is None else work.with_test(mixed.step, mixed.model),
-        mixed_report=None if mixed is None else mixed.report,
-        float_operators=tuple(
-            f"{step.place} ({forced.layer(step).kind})" for step in forced.steps if step.key in forced.float_steps
-        ),
+        mixed=None if report.mixed is None or report.mixed.step is None else work.with_test(report.mixed.step, final),
+        mixed_report=report.mixed,
+        float_operators=report.float_operators,
         file_accuracy=float(np.mean(right)),
         artifacts=tuple(artifacts),
         parity=agreement,
@@ -199,15 +204,10 @@ class _Work:
         )
 
     def rounded(self) -> Rounded:
-        """Calibration, and training where it is wanted."""
-        limit, epochs = self.options.accuracy_drop_max, self.options.epochs
-        recipe = Quantization(steps=self.options.steps)
-        if epochs is not None:
-            training = recipe.training.model_copy(update={"epochs": epochs, "patience": epochs})
-            recipe = recipe.model_copy(update={"training": training})
-        allowed = None if limit is None else Allowance(None, limit, source="--accuracy-drop-max")
-        keeper = Unkept(self.progress, self.options.seed)
-        return quantize_float(self.float, keeper, {}, self.options.qat, allowed, recipe, self.options.observer)
+        """Calibration, training and layers in float where they are wanted."""
+        recipe, allowed, keeper = self.options.recipe, self.options.allowed, Unkept(self.progress, self.options.seed)
+        rounded = quantize_float(self.float, keeper, {}, allowed, recipe, self.options.observer)
+        return mix(self.float, rounded, allowed, keeper) if recipe.mixed else rounded
 
     def with_test(self, step: QuantizationStep, model: nn.Module) -> Step:
         """A step with what it gets right of the test split, which nothing has read before."""
@@ -216,7 +216,7 @@ class _Work:
     def parity(self, model: QuantizedModel, out: Path, artifacts: list[Artifact]) -> tuple[Parity, ...]:
         """The gated rungs of `wi8_ai8`, mixed or not; other schemes promise no such agreement."""
         paths = {artifact.format: out / artifact.path for artifact in artifacts if artifact.scheme == model.scheme}
-        if model.scheme not in _MIXES:
+        if model.scheme not in INT8_SCHEMES:
             self.progress.update(f"{model.scheme} promises no agreement of {LEAST_AGREEMENT:.0%}: not compared")
             return ()
         inputs = self.float.data.validation.inputs

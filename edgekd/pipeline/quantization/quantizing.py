@@ -181,15 +181,14 @@ class Rounded:
     record: TrainedModel
     report: QuantizationReport
     steps: Mapping[str, nn.Module]
-    """By name (`fp32`, `ptq`, `qat`): the step's model for inputs (N, C, H, W)."""
+    """By name (`fp32`, `ptq`, `qat`, `mixed`): the step's model for inputs (N, C, H, W)."""
 
 
 def quantize_float(
     model: FloatModel,
     keeper: Keeper,
     inputs: Mapping[str, Any],
-    wanted: Qat,
-    allowed: Allowance | None,
+    allowed: Allowance,
     recipe: Quantization,
     observer: ObserverChoice = "auto",
 ) -> Rounded:
@@ -199,9 +198,8 @@ def quantize_float(
         model: what to quantize, and on what.
         keeper: keeps the stages `ptq` and `qat`.
         inputs: what the float model's weights depend on.
-        wanted: whether QAT is wanted.
-        allowed: what calibration may lose; None is `DEFAULT_DROP` less than fp32.
-        recipe: of QAT.
+        allowed: what calibration may lose.
+        recipe: of calibration and QAT, and whether QAT is wanted.
         observer: how ranges are read off.
 
     Raises:
@@ -222,7 +220,7 @@ def quantize_float(
     inputs = {**inputs, "scheme": model.scheme, "observer": observer, "batches": recipe.calibration_batches}
     calibrated_model, ptq = keeper.model("ptq", inputs, build, calibrate)
     ptq_accuracy = _accuracy(ptq)
-    train, reason = qat_wanted(wanted, model.scheme, exact, ptq_accuracy, allowed or Allowance())
+    train, reason = qat_wanted(recipe.qat, model.scheme, exact, ptq_accuracy, allowed)
     steps: dict[str, nn.Module] = {"fp32": model.images, "ptq": calibrated_model}
     qat: TrainedModel | None = None
     if train:
@@ -232,20 +230,22 @@ def quantize_float(
             student.load_state_dict(calibrated_model.state_dict())
             trained = train_on(model, student, recipe, keeper.progress.update)
             # Counted as for PTQ, after the last ranges settled, so that equal shares compare as equal.
-            return Made(trained, model.validation_accuracy(student))
+            return Made(trained, model.validation_accuracy(student), detail={"ranges": recipe.steps})
 
-        steps["qat"], qat = keeper.model("qat", {**inputs, "ptq": ptq.weights_sha256, "qat": recipe}, build, learn)
+        taught = {"training": recipe.training, "freeze": recipe.freeze_fraction, "steps": recipe.steps}
+        steps["qat"], qat = keeper.model("qat", {**inputs, "ptq": ptq.weights_sha256, **taught}, build, learn)
     chosen = "qat" if qat is not None and _accuracy(qat) > ptq_accuracy else "ptq"
     kept = steps[chosen]
     assert isinstance(kept, QuantizedModel)
     report = QuantizationReport(
-        scheme=model.scheme,
+        scheme=kept.scheme,
         fp32=QuantizationStep(validation_accuracy=exact, seconds=0.0, cpu_seconds=0.0),
         ptq=_step(ptq),
         qat=None if qat is None else _step(qat),
         qat_reason=reason,
         chosen="qat" if chosen == "qat" else "ptq",
         layers=_layer_reports(kept, model.sample(model.data.validation.inputs, _LAYER_INPUTS)),
+        float_operators=kept.float_places,
     )
     return Rounded(kept, qat if qat is not None and chosen == "qat" else ptq, report, steps)
 

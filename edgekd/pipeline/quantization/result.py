@@ -6,37 +6,13 @@ from typing import Literal
 
 from edgekd.errors import EXIT_MET
 from edgekd.pipeline.quantization.pruning_result import PruningReport
-from edgekd.records import Artifact, LayerReport, Parity, QuantizationStep, Record, Scheme, Verdict
+from edgekd.records import Artifact, LayerReport, MixedReport, Parity, QuantizationStep, Record, Scheme, Verdict
 
 
 class Step(QuantizationStep):
     """The same with the share of the test split it gets right."""
 
     accuracy: float
-
-
-class KeptInFloat(Record):
-    """What keeping some layers in float bought at the time it was decided.
-
-    The first of `layers` (place in the module and kind) is the one whose rounding does `damage_nats`; the others read
-    what it gives. Divergences are of the class probabilities from the unrounded model's, accuracies of the validation
-    split; `more_bytes` is what float weights add to a file.
-    """
-
-    layers: tuple[str, ...]
-    damage_nats: float
-    divergence_before_nats: float
-    divergence_nats: float
-    validation_accuracy_before: float
-    validation_accuracy: float
-    more_bytes: int
-
-
-class MixedReport(Record):
-    """Whether layers were kept in float for accuracy, and which."""
-
-    reason: str
-    kept: tuple[KeptInFloat, ...] = ()
 
 
 class Quantized(Record):

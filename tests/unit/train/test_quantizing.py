@@ -49,8 +49,8 @@ def test_the_better_on_validation_is_kept_and_each_step_says_what_it_cost():
     model = FloatModel(
         module, module, torch.zeros(1, 1, 8, 8), task.development(), (1, 8, 8), "wi8_ai8", True, 0, torch.device("cpu")
     )
-    recipe = Quantization(training=Training(epochs=1, learning_rate=1e-2, ema_decay=0.0))
-    rounded = quantize_float(model, Unkept(Quiet(), 0), {}, "always", None, recipe, "min-max")
+    recipe = Quantization(qat="always", training=Training(epochs=1, learning_rate=1e-2, ema_decay=0.0))
+    rounded = quantize_float(model, Unkept(Quiet(), 0), {}, Allowance(), recipe, "min-max")
     report = rounded.report
     assert report.ptq.seconds > 0 and report.qat.seconds > 0
     assert report.qat.detail["epochs"] == 1
