@@ -15,6 +15,7 @@ from ssh_server import SshServer, wait_until
 
 from edgekd.board.connection.open import open_session
 from edgekd.board.connection.retry import reconnecting
+from edgekd.board.connection.transfer import put_files
 from edgekd.board.lock import BoardLock
 from edgekd.board.provisioning import bundle as bundle_module
 from edgekd.board.provisioning.bundle import bundle_cache
@@ -146,7 +147,7 @@ def test_clean_removes_all_that_is_ours_and_nothing_else(server, runtime):
     with open_session(server.board) as session:
         provision(session, "tflite")
         deploy_files(session, {"a/model.tflite": MODEL, "other.tflite": MODEL}, "run 1")
-        session.put(MODEL, f"{session.home}/agent/agent-{'0' * 16}.pyz")
+        put_files(session, f"{session.home}/agent", {f"agent-{'0' * 16}.pyz": MODEL})
         (home / "bundles" / ".partial-").write_text("not ours: no sum in its name")
         (home / "runs/run 1/notes.txt").write_text("mine")
         # A listing that has been tampered with must not lead outside.

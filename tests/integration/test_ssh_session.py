@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.board.connection.open import open_session
-from edgekd.board.connection.transfer import LISTING_NAME
+from edgekd.board.connection.transfer import LISTING_NAME, put_files
 from edgekd.errors import BoardError
 
 
@@ -29,10 +29,10 @@ def test_put_and_get_round_trip_and_skip(sshd, tmp_path):
     local = tmp_path / "data.bin"
     local.write_bytes(bytes(range(256)) * 20_000)
     with open_session(sshd.board) as session:
-        remote = f"{session.home}/deep/er/data.bin"
-        assert session.put(local, remote).sent == ("data.bin",)
-        assert session.put(local, remote).skipped == ("data.bin",)
-        session.get(remote, tmp_path / "back.bin")
+        root = f"{session.home}/deep/er"
+        assert put_files(session, root, {"data.bin": local}).sent == ("data.bin",)
+        assert put_files(session, root, {"data.bin": local}).skipped == ("data.bin",)
+        session.get(f"{root}/data.bin", tmp_path / "back.bin")
         assert (tmp_path / "back.bin").read_bytes() == local.read_bytes()
         there = {path.name for path in Path(session.home).rglob("*") if path.is_file()}
         assert there == {"data.bin", LISTING_NAME}

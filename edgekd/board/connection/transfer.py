@@ -19,7 +19,6 @@ from edgekd.board.connection.session import CommandResult, Session
 from edgekd.core.board_output import parse_df, printable
 from edgekd.errors import BoardError, ConfigurationError
 
-
 CHUNK_BYTES = 2**18
 SUMS_NAME = "SHA256SUMS"
 FEW_FILES = 16
