@@ -38,7 +38,7 @@ from edgekd.load import load_profile
 from edgekd.nn.students import Student
 from edgekd.pipeline.boards.calibration_rounds import write_student
 from edgekd.pipeline.boards.timing import BoardAddress, timer_on, write_random_files
-from edgekd.pipeline.fitting.search import FINALISTS, Selection
+from edgekd.pipeline.fitting.search import Selection
 from edgekd.pipeline.settings import with_task_schedules
 from edgekd.records import Budget, Candidate, Recipe, Training
 from edgekd.tasks import Task, load_task
@@ -144,7 +144,7 @@ def search(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
     quiet = SimpleNamespace(stage=lambda *a: None, update=lambda *a: None, remark=lambda *a: None)
     names = "{}-{}".format
     selection = Selection(distil, judge, names, bench.recipe.distill.training, quiet, quiet)
-    selected = selection.halving(bench.search(), max(2, SHORT_FOR_ONE * (runs - FINALISTS)))
+    selected = selection.halving(bench.search(), max(2, SHORT_FOR_ONE * (runs - 1)))
     return selected.candidate, scores[id(selected.student)], selected.student
 
 

@@ -14,7 +14,6 @@ from edgekd.nn.students import Student
 from edgekd.pipeline.boards.timing import BoardAddress
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.fitting.prepare import Prepared, architecture_of, load, prepare
-from edgekd.pipeline.fitting.search import FINALISTS
 from edgekd.pipeline.settings import Settings
 from edgekd.records import FitPlan, PlannedCandidate, Training
 from edgekd.tasks import Task
@@ -84,7 +83,7 @@ def _students_s(prepared: Prepared, each_s: Sequence[float]) -> float:
         return sum(each_s) + ablation
     full = recipe.distill.training
     short = recipe.student.pool * short_schedule(full).epochs / full.epochs
-    return (short + FINALISTS) * sum(each_s) / len(each_s) + ablation
+    return (short + 1) * sum(each_s) / len(each_s) + ablation
 
 
 def steps_of(schedule: Training, examples: int) -> int:

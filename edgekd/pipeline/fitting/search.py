@@ -12,9 +12,6 @@ from edgekd.pipeline.console import Progress
 from edgekd.pipeline.stages import StageRunner, TrainedModel
 from edgekd.records import Candidate, Training
 
-FINALISTS = 2
-"""Candidates that are trained to the end after the short runs."""
-
 ASKED_AT_ONCE = 2
 """Short runs between two looks at what all of them say."""
 
@@ -62,9 +59,10 @@ class Selection:
         return trained[chosen.best]
 
     def halving(self, search: Search, pool: int) -> Selected:
-        """Short runs of `pool` candidates, then whole ones of the best two; of these the more accurate is kept.
+        """Short runs of `pool` candidates, then a whole one of that of which they let expect most.
 
-        Half of the pool fills the budget in different ways; the others are what the short runs so far speak for.
+        Half of the pool fills the budget in different ways; the others are what the short runs so far speak for. Three
+        more short runs are worth more than a second finalist: see benchmarks/search/.
         """
         short = short_schedule(self.full)
         count = (pool + 1) // 2
@@ -76,13 +74,11 @@ class Selection:
                 trial, _ = self._run("short", candidate, short)
                 search.tell(candidate, trial.accuracy)
             count = ASKED_AT_ONCE
-        finalists = sorted((one.candidate for one in search.best(FINALISTS)), key=lambda one: one.macs)
-        trained = [self._run("student", candidate, self.full) for candidate in finalists]
-        # max keeps the first of equals: the smaller.
-        trial, selected = max(trained, key=lambda pair: pair[0].accuracy)
-        reason = f"the most accurate of {len(trained)} finalists after {len(search.scored)} short runs"
+        (best,) = search.best(1)
+        trial, selected = self._run("student", best.candidate, self.full)
+        reason = f"the most promising after {len(search.scored)} short runs"
         self.progress.update(f"chosen: {trial.name}: {reason}")
-        self.stages.remark(trained[-1][0].name, {"chosen": trial.name, "reason": reason})
+        self.stages.remark(trial.name, {"chosen": trial.name, "reason": reason})
         return selected
 
     def _run(self, prefix: str, candidate: Candidate, schedule: Training) -> tuple[Trial, Selected]:
