@@ -39,8 +39,8 @@ class KeptInFloat(Record):
     """What keeping some layers in float bought at the time it was decided.
 
     The first of `layers` (place in the module and kind) is the one whose rounding does `damage_nats`; the others read
-    what it gives. Divergences are of the class probabilities from the unrounded model's, accuracies of the validation
-    split; `more_bytes` is what float weights add to a file.
+    what it gives, or help only together with it. Divergences are of the class probabilities from the unrounded model's,
+    accuracies of the validation split; `more_bytes` is what float weights add to a file.
     """
 
     layers: tuple[str, ...]

@@ -2,7 +2,8 @@
 
 Greedy from the ranking of `noise.layer_damage`. A layer kept in float alone still has its output rounded for those
 that read it, so with each layer the trial is made of keeping its readers too, and the smaller set is taken where it
-does at least half as much.
+does at least half as much. A layer that buys nothing by itself (one of two that are added, say, while the other is
+still rounded) is tried again together with those that follow it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ _ENOUGH = 0.5
 class Addition:
     """What keeping one ranked layer in float, with its readers where that pays, bought when it was added.
 
-    `steps` are keys of the model's steps, the ranked one first. Accuracies are shares; divergences are of the class
-    probabilities from the unrounded model's, nats per input; `more_bytes` is what float weights add to a file.
+    `steps` are keys of the model's steps, the ranked one first (of several that only help together the last, whose
+    damage is the least). Accuracies are shares; divergences are of the class probabilities from the unrounded model's,
+    nats per input; `more_bytes` is what float weights add to a file.
     """
 
     steps: tuple[str, ...]
@@ -71,17 +73,23 @@ def keep_worst_in_float(
     ranked = list(layer_damage(model, inputs).items())
     most = max(1, round(MOST_KEPT * len(model.steps)))
     kept: set[str] = set()
+    waiting: list[str] = []
     for name, damage in ranked:
         key = name.split(":", 1)[0]
         if found >= wanted or damage == 0.0:
             break
         if key in kept | model.float_steps:
             continue
-        addition = search.addition(key, kept, damage, found)
-        if addition is not None and len(kept) + len(addition.steps) <= most:
-            additions.append(addition)
-            kept.update(addition.steps)
-            found = addition.accuracy
+        addition = search.addition((key,), kept, damage, found, most)
+        if addition is None and waiting:
+            addition = search.addition((key, *waiting), kept, damage, found, most)
+        if addition is None:
+            waiting.append(key)
+            continue
+        additions.append(addition)
+        kept.update(addition.steps)
+        waiting = [other for other in waiting if other not in kept]
+        found = addition.accuracy
     for needless in sorted(additions, key=lambda entry: entry.divergence_before - entry.divergence):
         rest = [entry for entry in additions if entry is not needless]
         without = search.accuracy(search.trial(step for entry in rest for step in entry.steps))
@@ -104,22 +112,34 @@ class _Search:
         model.keep_float(steps)
         return model
 
-    def addition(self, key: str, kept: set[str], damage: float, accuracy: float) -> Addition | None:
-        """What keeping a layer buys, alone or with its readers; None where it buys nothing."""
+    def addition(
+        self, keys: tuple[str, ...], kept: set[str], damage: float, accuracy: float, most: int
+    ) -> Addition | None:
+        """What keeping layers buys, alone or with their readers; None where it buys nothing, or more than `most` are.
+
+        Args:
+            keys: of the layers; `damage` is the first's.
+            kept: what is in float already, with `accuracy`.
+            damage: nats.
+            accuracy: a share.
+            most: how many may be in float in all.
+        """
         before = self._divergence(self.trial(kept))
         chosen: tuple[float, frozenset[str], QuantizedModel] | None = None
-        together = beyond(self.model.steps, key, self.moves) - kept
-        for steps in (frozenset({key}), together) if self._stands_alone(key, kept) else (together,):
+        readers = frozenset[str]().union(*(beyond(self.model.steps, key, self.moves) for key in keys)) - kept
+        alone = all(self._stands_alone(key, kept | set(keys)) for key in keys)
+        for steps in (frozenset(keys), readers) if alone else (readers,):
+            if len(kept) + len(steps) > most:
+                continue
             model = self.trial(kept | steps)
             found = self._divergence(model)
             if chosen is None or before - chosen[0] < _ENOUGH * (before - found):
                 chosen = found, steps, model
-        assert chosen is not None
-        divergence, steps, model = chosen
-        if divergence >= before:
+        if chosen is None or chosen[0] >= before:
             return None
+        divergence, steps, model = chosen
         return Addition(
-            steps=(key, *sorted(steps - {key})),
+            steps=(keys[0], *sorted(steps - {keys[0]})),
             damage=damage,
             accuracy_before=accuracy,
             accuracy=self.accuracy(model),

@@ -49,7 +49,7 @@ def mix(model: FloatModel, rounded: Rounded, allowed: Allowance, keeper: Keeper)
     keeper.progress.stage("mixed", lost)
 
     def search() -> MixedReport:
-        return _searched(model, rounded.model, wanted, lost)
+        return _searched(model, rounded.model, best, wanted, lost)
 
     inputs = {"rounded": rounded.record.weights_sha256, "scheme": model.scheme, "wanted": wanted, "lost": lost}
     report = keeper.record("mixed", inputs, MixedReport, search)
@@ -67,7 +67,7 @@ def _accuracy(report: QuantizationReport) -> float:
     return best.validation_accuracy
 
 
-def _searched(model: FloatModel, start: QuantizedModel, wanted: float, lost: str) -> MixedReport:
+def _searched(model: FloatModel, start: QuantizedModel, best: float, wanted: float, lost: str) -> MixedReport:
     started, used = time.perf_counter(), cpu_seconds()
     inputs = model.sample(model.data.validation.inputs, _RANKING_INPUTS)
 
@@ -75,16 +75,24 @@ def _searched(model: FloatModel, start: QuantizedModel, wanted: float, lost: str
         return float(np.mean(model.right(trial, model.data.validation)))
 
     found = keep_worst_in_float(start.cpu(), inputs, accuracy, wanted)
+    if not found.holds and found.accuracy <= best:
+        tried = len(found.model.float_steps - start.float_steps)
+        reason = f"was run: {lost}; {_layers(tried)} in float are no better on the validation split: none is kept"
+        return MixedReport(reason=reason, holds=False)
     kept = tuple(_kept(addition, found.model) for addition in found.additions)
     count = sum(len(entry.layers) for entry in kept)
     outcome = "held" if found.holds else "still missed"
     return MixedReport(
-        reason=f"was run: {lost}; {outcome} with {count} layer{'' if count == 1 else 's'} in float",
+        reason=f"was run: {lost}; {outcome} with {_layers(count)} in float",
         holds=found.holds,
         kept=kept,
         step=_step(found, time.perf_counter() - started, cpu_seconds() - used) if kept else None,
         float_steps=tuple(step.key for step in found.model.steps if step.key in found.model.float_steps),
     )
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"
 
 
 def _step(found: Mixed, seconds: float, used: float) -> QuantizationStep:

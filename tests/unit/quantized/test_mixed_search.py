@@ -53,6 +53,36 @@ def test_the_worst_layer_and_its_reader_are_kept_and_accuracy_holds(hurt, inputs
     )
 
 
+class Added(nn.Module):
+    """Two branches of channels of very different sizes, added: in float only together do they stop losing the small."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other, self.back = (nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1))
+        sizes = torch.logspace(0, 4, 8)
+        with torch.no_grad():
+            self.one.weight.mul_(sizes[:, None, None, None])
+            self.other.weight.mul_(sizes[:, None, None, None])
+            self.back.weight.div_(sizes[None, :, None, None])
+        self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 6))
+
+    def forward(self, inputs):
+        return self.head(self.back(self.one(inputs) + self.other(inputs)))
+
+
+def test_layers_that_only_help_together_are_found_together(inputs):
+    torch.manual_seed(2)
+    model = Added().eval()
+    quantized = quantize_model(model, inputs)
+    quantized.calibrate([inputs])
+    measure = agreement(model, inputs)
+    before = measure(quantized.eval())
+    found = keep_worst_in_float(quantized, inputs, measure, 0.95)
+    assert before < 0.9 and found.holds
+    names = {step.place for step in found.model.steps if step.key in found.model.float_steps}
+    assert "back" in names and names & {"one", "other"} and len(names) <= 4
+
+
 def test_nothing_is_kept_where_accuracy_holds_already(hurt, inputs):
     model, quantized = hurt
     found = keep_worst_in_float(quantized, inputs, agreement(model, inputs), 0.0)
