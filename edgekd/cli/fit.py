@@ -27,7 +27,7 @@ from edgekd.cli.distill_options import (
     TuneSearchName,
 )
 from edgekd.cli.plans import frontier_json, print_plan
-from edgekd.cli.quantize_options import STEPS, AllowFloatOps, FloatIo, Mixed, Opset, QatWanted, StepsName
+from edgekd.cli.quantize_options import AllowFloatOps, FloatIo, Mixed, Opset, QatWanted, RecipeSteps
 from edgekd.cli.results import show, show_all
 from edgekd.errors import ConfigurationError, InfeasibleBudgetError
 from edgekd.records import FitPlan
@@ -60,7 +60,7 @@ def fit_command(
     ] = None,
     search: Annotated[
         Literal["ladder", "halving"] | None,
-        typer.Option(help="Sizes in turn, or a search by short runs. Default: the recipe's, ladder."),
+        typer.Option(help="Search by short runs, or a few sizes in turn. Default: the recipe's, halving."),
     ] = None,
     space: Annotated[
         str | None,
@@ -77,7 +77,7 @@ def fit_command(
             rich_help_panel="Rounding",
         ),
     ] = None,
-    steps: Annotated[StepsName | None, STEPS] = None,
+    steps: RecipeSteps = None,
     mixed: Mixed = False,
     allow_float_ops: AllowFloatOps = False,
     float_io: FloatIo = False,

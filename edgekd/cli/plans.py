@@ -35,7 +35,11 @@ def print_plan(plan: FitPlan, console: Console) -> None:
         table.add_row(escape(candidate.label), str(candidate.parameters), macs, *costs, _time(one.training_s))
     console.print(table)
     if plan.search == "halving":
-        console.print(f"search by halving: {plan.short_runs} short runs of candidates like these, the best trained on")
+        console.print(
+            f"search: {plan.short_runs} short runs, these first and then what they speak for; the most promising is "
+            "trained whole",
+            soft_wrap=True,
+        )
     console.print(
         f"teacher {_time(plan.teacher_s)}, QAT {_time(plan.quantize_s)}, with students {_time(plan.total_s)} at most",
         soft_wrap=True,

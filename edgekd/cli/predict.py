@@ -78,6 +78,6 @@ def _operators(prediction: Prediction) -> Table:
     if rest:
         share = f"{100 * sum(operator.share or 0 for operator in rest):.1f} %"
         table.add_row(f"{len(rest)} more", "", f"{sum(operator.macs for operator in rest) / 1e6:.4g}", share)
-    if prediction.overhead_ms is not None and prediction.latency_ms:
-        table.add_row("(each inference)", "", "", f"{100 * prediction.overhead_ms / prediction.latency_ms:.1f} %")
+    if prediction.overhead_ms is not None:
+        table.add_row("(beside them, each inference)", "", "", f"{prediction.overhead_ms:.3g} ms")
     return table

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from edgekd.cli.audit import SchemeName
 from edgekd.cli.console import ConsoleProgress
-from edgekd.cli.quantize_options import STEPS, AllowFloatOps, FloatIo, Mixed, Opset, QatWanted, StepsName
+from edgekd.cli.quantize_options import AllowFloatOps, FloatIo, Mixed, Opset, QatWanted, Steps
 from edgekd.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def quantize_command(
             "what brings held-back outputs closest to the float module's."
         ),
     ] = "auto",
-    steps: Annotated[StepsName, STEPS] = "observed",
+    steps: Steps = "observed",
     accuracy_drop_max: Annotated[
         float | None,
         typer.Option(

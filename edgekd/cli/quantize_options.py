@@ -10,9 +10,11 @@ _PANEL = "Rounding"
 
 QatWanted = Literal["auto", "always", "never"]
 StepsName = Literal["observed", "learned"]
-STEPS = typer.Option(
-    help="QAT's ranges follow what is seen, or are trained with the weights (LSQ+).", rich_help_panel=_PANEL
-)
+STEPS_HELP = "QAT's ranges follow what is seen, or are trained with the weights (LSQ+)."
+Steps = Annotated[StepsName, typer.Option(help=STEPS_HELP, rich_help_panel=_PANEL)]
+RecipeSteps = Annotated[
+    StepsName | None, typer.Option(help=f"{STEPS_HELP} Default: the recipe's, observed.", rich_help_panel=_PANEL)
+]
 Mixed = Annotated[
     bool,
     typer.Option(

@@ -76,7 +76,7 @@ def check_on_board(
     address: BoardAddress,
     progress: Progress,
 ) -> Checked:
-    """Time the ladder's candidates, drop those that miss, correct the latency model and propose again with it.
+    """Time the candidates to try first, drop those that miss, correct the latency model and propose again with it.
 
     Also times the largest candidate that is kept as fp32, to tell whether int8 pays on this board.
 
@@ -93,13 +93,13 @@ def check_on_board(
         check = _Check(timer, Path(folder), base, profile, budget, build, progress)
         found, corrected = proposal, profile
         for _ in range(MOST_PASSES):
-            fresh = [candidate for candidate in found.ladder if candidate.label not in check.measured]
+            fresh = [candidate for candidate in found.first if candidate.label not in check.measured]
             if not fresh:
                 break
             check.measure(fresh)
             corrected = check.corrected()
             found = propose(corrected)
-        kept = tuple(candidate for candidate in found.ladder if check.meets(candidate))
+        kept = tuple(candidate for candidate in found.first if check.meets(candidate))
         if not kept:
             raise InfeasibleBudgetError(_all_missed(check.checked()))
         int8_ms, fp32_ms = check.both_schemes(kept[-1])

@@ -41,7 +41,7 @@ def _plan(prepared: Prepared, task: Task) -> FitPlan:
     device = resolve_device(recipe.device)
     schedule, count = recipe.distill.training, len(task.train)
     candidates = []
-    for candidate in proposal.ladder:
+    for candidate in proposal.first:
         architecture = architecture_of(candidate, task)
         with threads_for(candidate.macs):
             step_s = seconds_per_step(Student(architecture), architecture.input_shape, schedule.batch_size, device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from edgekd.core.costs import latency_model_for
 from edgekd.core.latency_model import predict
 from edgekd.core.propose import Proposal, candidate_of, fits, propose
 from edgekd.core.search import Search
-from edgekd.core.spaces import Choices, StudentSpace
+from edgekd.core.spaces import StudentSpace
 from edgekd.errors import ConfigurationError, InfeasibleBudgetError
 from edgekd.pipeline.boards.deployed import with_deployed_design
 from edgekd.pipeline.boards.timing import BoardAddress
@@ -19,10 +19,11 @@ from edgekd.pipeline.console import Progress
 from edgekd.pipeline.distillation.teaching import check_teaching
 from edgekd.pipeline.distillation.tune import choice_of, require_tuner
 from edgekd.pipeline.fitting.board_check import Checked, check_on_board
+from edgekd.pipeline.fitting.search import first_asked
 from edgekd.pipeline.fitting.user_space import Int8Space, UserSpace, space_of
 from edgekd.pipeline.quantization.options import require_consistent
 from edgekd.pipeline.settings import Settings, with_task_schedules
-from edgekd.records import LATENCY_PERCENTILES, Candidate, DeviceProfile, Recipe
+from edgekd.records import LATENCY_PERCENTILES, Budget, Candidate, DeviceProfile, Recipe
 from edgekd.tasks import Task, load_task
 from edgekd.train.objectives import OUTPUTS_IN_WORDS
 
@@ -40,21 +41,29 @@ class Prepared:
 
     def search(self) -> Search:
         """A search over all candidates that meet the budget and that the board did not rule out."""
-        task, settings = self.task, self.settings
-        limits, missed = settings.budget.constraints(), set(self.findings.get("board-check", {}).get("missed", ()))
+        missed = self.findings.get("board-check", {}).get("missed", ())
+        settings, found = self.settings, self.proposal.feasible
+        return _search(self.space, self.recipe, self.task, settings.profile, settings.budget, found, missed)
 
-        def cost(choices: Choices) -> Candidate:
-            return candidate_of(
-                self.space, choices, task.input_shape, len(task.classes), settings.profile, settings.budget
-            )
 
-        return Search(
-            self.space.dimensions(task.input_shape),
-            cost,
-            lambda candidate: candidate.label not in missed and fits(candidate, limits),
-            self.recipe.seed,
-            self.recipe.student.fixed,
-        )
+def _search(
+    space: StudentSpace,
+    recipe: Recipe,
+    task: Task,
+    profile: DeviceProfile,
+    budget: Budget,
+    feasible: Sequence[Candidate],
+    missed: Collection[str] = (),
+) -> Search:
+    limits = budget.constraints()
+    return Search(
+        space.dimensions(task.input_shape),
+        lambda choices: candidate_of(space, choices, task.input_shape, len(task.classes), profile, budget),
+        lambda candidate: candidate.label not in missed and fits(candidate, limits),
+        recipe.seed,
+        recipe.student.fixed,
+        feasible,
+    )
 
 
 def architecture_of(candidate: Candidate, task: Task) -> Architecture:
@@ -98,15 +107,12 @@ def prepare(settings: Settings, recipe: Recipe, task: Task, board: BoardAddress 
     tried = Int8Space(space) if isinstance(space, UserSpace) and not recipe.quantize.allow_float_ops else space
 
     def proposed(profile: DeviceProfile) -> Proposal:
-        return propose(
-            tried,
-            task.input_shape,
-            len(task.classes),
-            profile,
-            settings.budget,
-            recipe.student.fixed,
-            recipe.student.grow,
-        )
+        student, budget = recipe.student, settings.budget
+        found = propose(tried, task.input_shape, len(task.classes), profile, budget, student.fixed, student.grow)
+        if student.search == "ladder":
+            return found
+        first = _search(tried, recipe, task, profile, budget, found.feasible).ask(first_asked(student.pool))
+        return Proposal(found.feasible, first, found.considered)
 
     if board is None:
         proposal = proposed(settings.profile)
@@ -124,7 +130,7 @@ def prepare(settings: Settings, recipe: Recipe, task: Task, board: BoardAddress 
         proposal, settings = checked.proposal, replace(settings, profile=checked.profile)
         findings = {"board-check": _board_findings(checked), "int8-pays": _int8_measured(checked)}
     progress.update(
-        f"{len(proposal.feasible)} of {proposal.considered} students fit; {len(proposal.ladder)} sizes to try"
+        f"{len(proposal.feasible)} of {proposal.considered} students fit; {len(proposal.first)} to try first"
     )
     if findings["int8-pays"].get("faster") is False:
         progress.warn(findings["int8-pays"]["reason"])
@@ -161,7 +167,7 @@ def _warn_of_power(settings: Settings, progress: Progress) -> None:
 def _warn_of_unpredicted(settings: Settings, proposal: Proposal, progress: Progress) -> None:
     """Say which latency limits restrict nothing, since what is in int8 and float is predicted by models of both."""
     limits = [name for name in settings.budget.constraints() if name in LATENCY_PERCENTILES or name == "fps"]
-    unknown = [name for name in limits if any(name not in one.predicted for one in proposal.ladder)]
+    unknown = [name for name in limits if any(name not in one.predicted for one in proposal.first)]
     if unknown and latency_model_for(settings.profile, "wi8_ai8") is not None:
         progress.warn(
             f"{settings.profile.name} has no latency model of fp32, so nothing predicts {' and '.join(unknown)} of "
@@ -186,7 +192,7 @@ def _int8_measured(checked: Checked) -> dict[str, Any]:
 
 def _int8_predicted(profile: DeviceProfile, proposal: Proposal, task: Task) -> dict[str, Any]:
     """Whether int8 is predicted to be faster than fp32 for the largest size; unknown where the intervals overlap."""
-    operators = operator_list(architecture_of(proposal.ladder[-1], task))
+    operators = operator_list(architecture_of(proposal.first[-1], task))
     int8, fp32 = (latency_model_for(profile, scheme) for scheme in ("wi8_ai8", "fp32"))
     if int8 is None or fp32 is None:
         return {"basis": "predicted", "faster": None, "reason": "the profile has no latency model of both schemes"}

@@ -20,7 +20,7 @@ from edgekd.pipeline.fitting.evaluation import Evaluated, build_files, evaluate,
 from edgekd.pipeline.fitting.prepare import Prepared
 from edgekd.pipeline.fitting.search import Selected, Selection
 from edgekd.pipeline.fitting.user_space import source_of
-from edgekd.pipeline.quantization.mixed import mix
+from edgekd.pipeline.quantization.mixed import mix, mixing_may_help
 from edgekd.pipeline.quantization.options import lowered_scheme
 from edgekd.pipeline.quantization.quantizing import Allowance, FloatModel, Rounded, quantize_float
 from edgekd.pipeline.stages import StageRunner, TrainedModel
@@ -104,7 +104,7 @@ class FitRun:
 
         selection = Selection(train, judge, self.names, distill.training, self.progress, self.stages)
         if self.recipe.student.search == "ladder":
-            return selection.ladder(self.plan.proposal.ladder)
+            return selection.ladder(self.plan.proposal.first)
         return selection.halving(self.plan.search(), self.recipe.student.pool)
 
     def _right(self, student: Student) -> tuple[bool, ...]:
@@ -222,6 +222,11 @@ class FitRun:
             self.progress.update(f"{rounded.report.chosen.upper()} is kept; QAT {rounded.report.qat_reason}")
             if recipe.mixed:
                 rounded = mix(model, rounded, allowed, self.stages)
+            elif limit is not None and mixing_may_help(rounded.report, allowed):
+                self.teaching.warn(
+                    f"rounding loses more than the {100 * allowed.limit:g} points that are allowed on the validation "
+                    "split: --mixed keeps the layers that it hurts most in float"
+                )
         if rounded.report.mixed is not None and not rounded.report.mixed.holds:
             self.teaching.warn(f"mixed precision {rounded.report.mixed.reason}")
         if recipe.float_io:

@@ -65,7 +65,7 @@ class Selection:
         more short runs are worth more than a second finalist: see benchmarks/search/.
         """
         short = short_schedule(self.full)
-        count = (pool + 1) // 2
+        count = first_asked(pool)
         while len(search.scored) < pool:
             asked = search.ask(min(count, pool - len(search.scored)))
             if not asked:
@@ -87,3 +87,8 @@ class Selection:
         self.progress.stage(name, f"{candidate.label} ({candidate.parameters} parameters{epochs})")
         student, record = self.distil(name, candidate, schedule)
         return Trial(name, self.judge(student, candidate)), Selected(candidate, student, record)
+
+
+def first_asked(pool: int) -> int:
+    """How many of `pool` short runs go to candidates that fill the budget in different ways."""
+    return (pool + 1) // 2

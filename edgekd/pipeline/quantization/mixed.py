@@ -62,6 +62,13 @@ def mix(model: FloatModel, rounded: Rounded, allowed: Allowance, keeper: Keeper)
     return _with_report(mixed, report)
 
 
+def mixing_may_help(report: QuantizationReport, allowed: Allowance) -> bool:
+    """Whether rounding loses more than is allowed on the validation split, and fp32 does not."""
+    exact = report.fp32.validation_accuracy
+    wanted = (exact if allowed.reference is None else allowed.reference) - allowed.limit
+    return _accuracy(report) < wanted <= exact
+
+
 def _accuracy(report: QuantizationReport) -> float:
     best = report.ptq if report.chosen == "ptq" or report.qat is None else report.qat
     return best.validation_accuracy

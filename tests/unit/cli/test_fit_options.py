@@ -33,6 +33,17 @@ def test_a_dry_run_plans_each_profile_and_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_tells_what_follows_training():
+    arguments = ("--task", DIGITS, "--profile", "rpi4", "--dry-run")
+    flags = ("--mixed", "--steps", "learned", "--allow-float-ops", "--float-io", "--opset", 18)
+    plan = json.loads(run(*arguments, *flags, "--json").stdout)
+    wanted = {"mixed": True, "steps": "learned", "allow_float_ops": True, "float_io": True, "opset": 18, "qat": "auto"}
+    assert wanted.items() <= plan["quantize"].items()
+    shown = run(*arguments, *flags, "--qat", "always").stdout
+    assert "QAT always, its ranges learned (LSQ+); the worst layers in float" in shown and "opset 18" in shown
+    assert json.loads(run(*arguments, "--qat", "never", "--json").stdout)["quantize_s"] == 0 < plan["quantize_s"]
+
+
 def test_a_budget_nothing_meets_is_answered_with_a_frontier(tmp_path):
     result = run("--task", DIGITS, "--profile", "rpi4", "--latency-p90-ms", "0.0001", "--json")
     assert result.exit_code == 1
@@ -66,8 +77,14 @@ def test_a_power_limit_without_a_sensor_is_said_before_training():
         (["--profile", "rpi4", "--profile", "rpi5", "--board", "local"], "2 profiles"),
         (["--profile", "rpi4", "--profile", "RaspberryPi4B"], "twice"),
         (["--profile", "rpi4", "--board", "local", "--task", DIGITS], "another's name"),
+        (["--profile", "rpi4", "--steps", "learned", "--qat", "never"], "--qat never leaves it out"),
+        (["--profile", "rpi4", "--opset", "12"], "--opset 12 cannot carry wi8_ai8"),
+        (["--profile", "rpi4", "--opset", "999"], "--opset 999 is unknown"),
     ],
-    ids=["one board for two profiles", "one profile twice", "a board of another kind"],
+    ids=[
+        *("one board for two profiles", "one profile twice", "a board of another kind"),
+        *("ranges learned without training", "an opset too old", "an opset nobody knows"),
+    ],
 )
 def test_what_cannot_be_meant_is_refused(arguments, message, tmp_path):
     result = run(*arguments)
