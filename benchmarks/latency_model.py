@@ -3,6 +3,9 @@ r"""How well does edgekd's latency fit predict models that it was not calibrated
 For each of K seeds N random rows are fitted and all others predicted. With --group-by each group (a model family) is
 left out whole and predicted from all the others; --calibrate and --seeds are then ignored.
 A file that holds several numeric precisions is evaluated one precision at a time: they are different machines.
+Rows without a target or a feature are left out and counted; any other cell that cannot be is an error (exit 3).
+In the JSON `interval_coverage_90` is a share, 0 to 1; everything named percent is 0 to 100. `spearman` is null where
+all predictions or all targets are equal; `calibrate` and `seeds` are null with --group-by.
 
     python benchmarks/latency_model.py --data benchmarks/data/mlperf_v2.0_rpi3_tflite_ruy.csv \
         --target latency_ms --calibrate 20 --seeds 30 --where precision=fp32 --json
@@ -11,62 +14,29 @@ A file that holds several numeric precisions is evaluated one precision at a tim
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from latency_model_table import Row, Table, check_columns, kept_rows, read_rows, table
 
 from edgekd.core.latency_fit import FittedCost, fit_cost
 from edgekd.errors import ConfigurationError
 
 FEATURES = ("conv_M", "pw_M", "dw_M", "fc_M", "params_M", "act_M", "layers", "se_M")
 CONFIDENCE = 0.9
-
-
-@dataclass(frozen=True)
-class Table:
-    """Measured models: features (rows, columns), targets (rows,), and a group for each row or None."""
-
-    features: np.ndarray
-    targets: np.ndarray
-    groups: list[str] | None
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--data {path}: cannot be read: {error}") from None
-    if not rows:
-        raise ConfigurationError(f"--data {path}: has no rows")
-    return rows
-
-
-def table(rows: list[dict[str, str]], target: str, features: list[str], group_by: str | None) -> Table:
-    """The rows that have a target, as numbers."""
-    wanted = [target, *features, *([group_by] if group_by else [])]
-    missing = [name for name in wanted if name not in rows[0]]
-    if missing:
-        raise ConfigurationError(f"no column {', '.join(missing)}; the file has: {', '.join(rows[0])}")
-    kept = [row for row in rows if row[target].strip()]
-
-    def number(row: dict[str, str], name: str) -> float:
-        try:
-            return float(row[name])
-        except ValueError:
-            raise ConfigurationError(f"column {name}: '{row[name]}' is not a number") from None
-
-    return Table(
-        np.array([[number(row, name) for name in features] for row in kept]).reshape(len(kept), len(features)),
-        np.array([number(row, target) for row in kept]),
-        [row[group_by] for row in kept] if group_by else None,
-    )
+LEAST_FITTED = 4
+SCORES = (
+    "mape_percent",
+    "within_5_percent",
+    "within_10_percent",
+    "spearman",
+    "interval_coverage_90",
+    "interval_coverage_90_percent",
+)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -76,14 +46,15 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return (last - (counts + 1) / 2)[inverse]
 
 
-def spearman(first: np.ndarray, second: np.ndarray) -> float:
+def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
+    """The rank correlation; None where all of one side are equal, or there are fewer than two."""
+    if len(np.unique(first)) < 2 or len(np.unique(second)) < 2:
+        return None
     return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
 
 
 def random_rows(data: Table, calibrate: int, seeds: int, additive_only: bool) -> dict[str, Any]:
     """Fit `calibrate` random rows, predict the rest, once a seed."""
-    if not 4 <= calibrate <= len(data.targets) - 2:
-        raise ConfigurationError(f"--calibrate {calibrate}: needs 4 to {len(data.targets) - 2} of the file's rows")
     errors, inside, correlations, by_seed = [], [], [], []
     for seed in range(seeds):
         order = np.random.default_rng(seed).permutation(len(data.targets))
@@ -91,24 +62,24 @@ def random_rows(data: Table, calibrate: int, seeds: int, additive_only: bool) ->
         fitted = _fit(data.features[chosen], data.targets[chosen], additive_only)
         predicted, true = fitted.predict(data.features[others]), data.targets[others]
         errors.append(predicted / true - 1)
-        inside.append(np.abs(np.log(true / predicted)) <= fitted.half_width)
+        inside.append(fitted.holds(data.features[others], true))
         correlations.append(spearman(predicted, true))
         by_seed.append(float(np.abs(errors[-1]).mean() * 100))
-    scores = _scores(np.concatenate(errors), np.concatenate(inside), float(np.mean(correlations)))
+    found = [one for one in correlations if one is not None]
+    scores = _scores(np.concatenate(errors), np.concatenate(inside), float(np.mean(found)) if found else None)
     return scores | {"mape_percent_by_seed": by_seed}
 
 
 def left_out_groups(data: Table, additive_only: bool) -> dict[str, Any]:
     """Predict each group from all the others."""
     groups = np.array(data.groups)
-    if len(set(groups)) < 3:
-        raise ConfigurationError(f"--group-by: needs at least 3 groups, found {sorted(set(groups))}")
     predicted, inside = np.zeros(len(groups)), np.zeros(len(groups), dtype=bool)
     for group in sorted(set(groups)):
         out = groups == group
-        fitted = _fit(data.features[~out], data.targets[~out], additive_only, list(groups[~out]))
+        known = list(groups[~out])
+        fitted = _fit(data.features[~out], data.targets[~out], additive_only, known if len(set(known)) > 1 else None)
         predicted[out] = fitted.predict(data.features[out])
-        inside[out] = np.abs(np.log(data.targets[out] / predicted[out])) <= fitted.half_width
+        inside[out] = fitted.holds(data.features[out], data.targets[out])
     errors = predicted / data.targets - 1
     by_group = {group: float(np.abs(errors[groups == group]).mean() * 100) for group in sorted(set(groups))}
     return _scores(errors, inside, spearman(predicted, data.targets)) | {"mape_percent_by_group": by_group}
@@ -121,50 +92,85 @@ def _fit(features: np.ndarray, targets: np.ndarray, additive_only: bool, groups:
         raise ConfigurationError(str(error)) from None
 
 
-def _scores(errors: np.ndarray, inside: np.ndarray, correlation: float) -> dict[str, Any]:
+def _scores(errors: np.ndarray, inside: np.ndarray, correlation: float | None) -> dict[str, Any]:
     return {
         "mape_percent": float(np.abs(errors).mean() * 100),
         "within_5_percent": float((np.abs(errors) <= 0.05).mean() * 100),
         "within_10_percent": float((np.abs(errors) <= 0.10).mean() * 100),
         "spearman": correlation,
         "interval_coverage_90": float(inside.mean()),
+        "interval_coverage_90_percent": float(inside.mean() * 100),
         "predictions": len(errors),
     }
 
 
 def pooled(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The parts' scores, weighed by how many predictions each made."""
-    names = ("mape_percent", "within_5_percent", "within_10_percent", "spearman", "interval_coverage_90")
-    weights = [part["predictions"] for part in parts.values()]
-    scores = {name: float(np.average([part[name] for part in parts.values()], weights=weights)) for name in names}
-    return scores | {"predictions": int(sum(weights))}
+    weights = {name: part["predictions"] for name, part in parts.items()}
+    scores: dict[str, Any] = {}
+    for score in SCORES:
+        known = [name for name, part in parts.items() if part[score] is not None]
+        scores[score] = (
+            float(np.average([parts[name][score] for name in known], weights=[weights[name] for name in known]))
+            if known
+            else None
+        )
+    return scores | {"predictions": int(sum(weights.values()))}
+
+
+def too_small(data: Table, arguments: argparse.Namespace) -> str:
+    """Why the rows cannot be evaluated, or nothing."""
+    count = len(data.targets)
+    if data.groups is None:
+        most = count - 2
+        if most < LEAST_FITTED:
+            return f"has {count} complete rows: at least {LEAST_FITTED + 2} are needed"
+        if arguments.calibrate > most:
+            return f"has {count} complete rows: --calibrate {arguments.calibrate} must leave two, so at most {most}"
+        return ""
+    sizes = {group: data.groups.count(group) for group in sorted(set(data.groups))}
+    if len(sizes) < 2:
+        return f"column {arguments.group_by} has the one value {', '.join(sizes)}: at least 2 groups are needed"
+    largest = max(sizes, key=lambda group: sizes[group])
+    if count - sizes[largest] < LEAST_FITTED:
+        return f"without group {largest} {count - sizes[largest]} rows are left: at least {LEAST_FITTED} are needed"
+    return ""
+
+
+def split(rows: list[tuple[int, Row]], column: str) -> dict[str, list[tuple[int, Row]]]:
+    """The rows by that column's value; all of them under no name where there is no such column."""
+    if column not in rows[0][1]:
+        return {"": rows}
+    return {
+        value: [(line, row) for line, row in rows if row[column] == value]
+        for value in sorted({row[column] for _, row in rows})
+    }
 
 
 def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
-    rows = read_rows(arguments.data)
-    for condition in arguments.where:
-        name, equals, value = condition.partition("=")
-        if not equals or name not in rows[0]:
-            raise ConfigurationError(f"--where {condition}: give COLUMN=VALUE with a column of the file")
-        rows = [row for row in rows if row[name] == value]
-        if not rows:
-            raise ConfigurationError(f"--where {condition}: no row is left")
+    for name, least in (("calibrate", LEAST_FITTED), ("seeds", 1)):
+        if getattr(arguments, name) < least:
+            raise ConfigurationError(f"--{name} {getattr(arguments, name)}: needs at least {least}")
+    rows = kept_rows(read_rows(arguments.data), arguments.where)
     features = [name.strip() for name in arguments.features.split(",") if name.strip()]
-    apart = arguments.split_by if arguments.split_by in rows[0] else None
+    check_columns(rows, arguments.target, features, arguments.group_by)
     score: Callable[[Table], dict[str, Any]] = (
         (lambda data: left_out_groups(data, arguments.additive_only))
         if arguments.group_by
         else (lambda data: random_rows(data, arguments.calibrate, arguments.seeds, arguments.additive_only))
     )
-    parts = {}
-    for value in sorted({row[apart] for row in rows}) if apart else [""]:
-        part = [row for row in rows if not apart or row[apart] == value]
+    apart = arguments.split_by if arguments.split_by != arguments.group_by else ""
+    parts, left_out = {}, {}
+    for value, part in split(rows, apart).items():
         data = table(part, arguments.target, features, arguments.group_by)
-        if not len(data.targets):
+        problem = too_small(data, arguments)
+        if problem:
+            left_out[value] = problem
             continue
-        parts[value] = score(data) | {"rows": len(data.targets), "rows_without_target": len(part) - len(data.targets)}
+        parts[value] = score(data) | {"rows": len(data.targets), "incomplete_rows": data.incomplete}
     if not parts:
-        raise ConfigurationError(f"column {arguments.target} is empty in every row")
+        problems = "; ".join(f"{apart} {value}: {why}" if value else why for value, why in left_out.items())
+        raise ConfigurationError(f"--data {arguments.data}: nothing to evaluate: {problems}")
     return pooled(parts) | {
         "calibrate": None if arguments.group_by else arguments.calibrate,
         "seeds": None if arguments.group_by else arguments.seeds,
@@ -175,6 +181,7 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         "features": features,
         "additive_only": arguments.additive_only,
         "parts": parts,
+        "parts_left_out": left_out,
     }
 
 
@@ -200,13 +207,19 @@ def main() -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    for value, problem in result["parts_left_out"].items():
+        print(f"left out: {arguments.split_by} {value}: {problem}", file=sys.stderr)
+    incomplete = sum(part["incomplete_rows"] for part in result["parts"].values())
+    if incomplete:
+        print(f"left out: {incomplete} rows without a target or a feature", file=sys.stderr)
     if arguments.json:
-        print(json.dumps(result, indent=2))
+        print(json.dumps(result, indent=2, allow_nan=False))
         return 0
     for name, part in {**(result["parts"] if len(result["parts"]) > 1 else {}), "all": result}.items():
+        rank = "none" if part["spearman"] is None else f"{part['spearman']:.4f}"
         print(
             f"{name or 'all'}: MAPE {part['mape_percent']:.2f} %, within 5 % {part['within_5_percent']:.1f} %, "
-            f"within 10 % {part['within_10_percent']:.1f} %, Spearman {part['spearman']:.4f}, "
+            f"within 10 % {part['within_10_percent']:.1f} %, Spearman {rank}, "
             f"90 % interval covers {100 * part['interval_coverage_90']:.1f} % of {part['predictions']}"
         )
     return 0

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.core.latency_fit import additive_shares, conformal_half_width, held_out_log_errors
+from edgekd.core.latency_fit import conformal_half_width, held_out_log_errors
 from edgekd.core.latency_interval import DOWNWARD, UPWARD_FOLDS
+from edgekd.core.latency_views import additive_shares
 
 MLPERF = ["conv_M", "pw_M", "dw_M", "fc_M", "params_M", "act_M", "layers", "se_M"]
 MLPERF_MACS = MLPERF[:4]

@@ -25,7 +25,7 @@ def fit_operator_model(
     confidence: float = 0.9,
     tiles: Sequence[int | None] = TILES,
 ) -> LatencyModel:
-    """The additive latency model of measured students, with the tile that predicts best what was left out.
+    """The latency model of measured students, with the tile whose plain sum predicts best what was left out.
 
     Kinds of operators that none of them held keep the costs of `about`, scaled by how much slower or faster than
     `about` the measured ones were; the hull knows that they were not seen.
@@ -40,12 +40,13 @@ def fit_operator_model(
     Raises:
         ValueError: fewer than 4 models.
     """
-    fits = []
-    for tile in tiles:
+
+    def fit(tile: int | None, additive_only: bool) -> LatencyModel:
         rows = [fitted_features(operators, about.scheme, tile) for operators in lists]
-        fit = fit_latency_model(rows, latencies_ms, about.model_copy(update={"tile": tile}), confidence)
-        fits.append(fit)
-    best = min(fits, key=lambda fit: fit.held_out_mape_percent or math.inf)
+        return fit_latency_model(rows, latencies_ms, about.model_copy(update={"tile": tile}), confidence, additive_only)
+
+    errors = {tile: fit(tile, additive_only=True).held_out_mape_percent or math.inf for tile in tiles}
+    best = fit(min(errors, key=lambda tile: errors[tile]), additive_only=False)
     scale = math.exp(float(np.median(_log_ratios(about, lists, latencies_ms)))) if about.costs else 1.0
     unseen = {kind: scaled(cost, scale) for kind, cost in about.costs.items() if kind not in best.costs}
     hull = best.hull | {f"count.{kind}": (0.0, 0.0) for kind in unseen}

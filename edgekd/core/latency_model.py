@@ -1,15 +1,19 @@
 """Predicts the latency of one inference from an operator list and a profile's latency model.
 
-A latency model is additive: an overhead, and for each kind of operator a cost for each of the quantities in
-`edgekd.core.latency_features`. All costs are non-negative, so more work never predicts less time. For the interval see
-`edgekd.core.latency_interval`.
+A latency model has a plain sum: an overhead, and for each kind of operator a cost for each of the quantities in
+`edgekd.core.latency_features`. All costs are non-negative, so more work never costs less. The interval lies around it:
+see `edgekd.core.latency_interval`. A fitted model also keeps what it was fitted to, and predicts by the views of that
+(`edgekd.core.latency_views`), within the half width around the plain sum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgekd.core.latency_features import COST_OF, cost_features
+import numpy as np
+
+from edgekd.core.latency_features import COST_OF, column_of, cost_features
+from edgekd.core.latency_fit import predictor_of
 from edgekd.core.latency_interval import interval
 from edgekd.core.operators import Operator, OperatorList
 from edgekd.errors import ConfigurationError
@@ -42,23 +46,51 @@ def predict_features(model: LatencyModel, values: Mapping[str, float], confidenc
     value = model.overhead_ms + sum(amount * prices[name] for name, amount in values.items())
     wanted = model.confidence if confidence is None else confidence
     low, high = interval(model, values, prices, value, wanted)
+    value = _seen(model, values, value)
+    low, high = min(low, value), max(high, value)
     source = f"latency model: {model.provenance}, {model.runtime_version}, {model.source}"
     return Estimate(value=value, low=low, high=high, confidence=wanted, basis="predicted", source=source)
+
+
+def plain_sum(model: LatencyModel) -> LatencyModel:
+    """The model without its views: its prices alone predict."""
+    return model.model_copy(update={"measured": None})
+
+
+def _seen(model: LatencyModel, values: Mapping[str, float], plain: float) -> float:
+    """What the views of the measurements make of a plain sum. Work that they never saw adds its price."""
+    if model.measured is None:
+        return plain
+    columns = model.measured.columns
+    amounts = dict.fromkeys(columns, 0.0)
+    known = model.overhead_ms
+    for name, amount in values.items():
+        column = column_of(name)
+        if column in amounts:
+            amounts[column] += amount
+            known += amount * _price(model, name)
+    predicted = predictor_of(model.measured, model.half_width)(np.array([list(amounts.values())]))
+    return float(predicted[0]) + plain - known
 
 
 def operator_latencies_ms(model: LatencyModel, operators: OperatorList) -> list[float]:
     """Each operator's part of the predicted latency, in ms, in order; the overhead is no operator's.
 
+    What the views predict beside the plain sum is shared out in proportion.
+
     Raises:
         ConfigurationError: the model has no cost for a kind of operator in the list.
     """
-    return [
+    parts = [
         sum(
             amount * _price(model, name)
             for name, amount in cost_features(_alone(operators, operator), model.scheme, model.tile).items()
         )
         for operator in operators.operators
     ]
+    plain = model.overhead_ms + sum(parts)
+    times = predict(model, operators).value / plain if plain > 0 else 1.0
+    return [part * times for part in parts]
 
 
 def _alone(operators: OperatorList, operator: Operator) -> OperatorList:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekd.core.latency_fit import Predictor, additive_shares, held_out_log_errors
-from edgekd.core.latency_model import predict
+from edgekd.core.latency_fit import held_out_log_errors
+from edgekd.core.latency_model import plain_sum, predict
+from edgekd.core.latency_views import Predictor, additive_shares
 from edgekd.core.nonnegative import Array
 from edgekd.core.operators import OperatorList
 from edgekd.core.statistics import student_t
@@ -81,7 +82,8 @@ def carry(
     """
     if len(lists) < 2 or len(lists) != len(targets):
         raise ValueError(f"needs at least 2 measured models and one figure each: {len(lists)}, {len(targets)}")
-    columns = np.array([[predict(base, one).value, 1.0, len(one.operators)] for one in lists])
+    plain = plain_sum(base)
+    columns = np.array([[predict(plain, one).value, 1.0, len(one.operators)] for one in lists])
     measured, count = np.asarray(targets, float), len(targets)
     ways: list[Way] = [_scale_alone, additive_shares] if count >= TERMS_FROM else [_scale_alone]
     held_out = [held_out_log_errors(_predictor(way), columns, measured) for way in ways]
@@ -108,6 +110,7 @@ def carried_model(base: LatencyModel, carried: Carried, about: LatencyModel) -> 
             "hull": base.hull,
             "widening": base.widening,
             "half_width": carried.half_width,
+            "measured": None,
         }
     )
 

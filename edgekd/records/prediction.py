@@ -10,7 +10,10 @@ from edgekd.records.base import SCHEMA_VERSION, Fraction, Positive, Record, Runt
 
 
 class PredictedOperator(Record):
-    """One operator of the file. `share` is its part of the predicted latency; the runtime's overhead has the rest."""
+    """One operator of the file. `share` is its part of what all operators take, so the shares add up to 1.
+
+    What the runtime takes beside them is `Prediction.overhead_ms`: it and all `latency_ms` add up to the prediction's.
+    """
 
     name: str
     kind: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
@@ -142,13 +143,36 @@ class HeldOut(Record):
         return self.low_ms <= self.measured_ms <= self.high_ms
 
 
+class MeasuredWork(Record):
+    """The measurements that a latency model was fitted to, and the views of them that predict (see `latency_views`).
+
+    A row: the measured latency in ms, then the amount of each column. `weights`: of the `views`, together 1.
+    """
+
+    columns: tuple[str, ...]
+    rows: Annotated[tuple[tuple[NonNegative, ...], ...], Field(min_length=4)]
+    views: tuple[Literal["shares", "curved", "bent", "smooth", "power"], ...]
+    weights: tuple[Fraction, ...]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> MeasuredWork:
+        if any(len(row) != 1 + len(self.columns) or row[0] <= 0 for row in self.rows):
+            raise ValueError(f"every row needs a latency above 0 and {len(self.columns)} amounts, one for each column")
+        if len(self.views) != len(self.weights) or len(set(self.views)) != len(self.views):
+            raise ValueError(f"{len(self.views)} views and {len(self.weights)} weights: each view needs one")
+        if self.views and not math.isclose(sum(self.weights), 1.0, abs_tol=1e-6):
+            raise ValueError(f"the views' weights add up to {sum(self.weights):g}, not 1")
+        return self
+
+
 class LatencyModel(Record):
     """Predicts the latency of one inference from an operator list, in milliseconds.
 
-    The prediction is `overhead_ms` plus the sum over operators of their kind's costs. The interval is
-    multiplicative: `[p / exp(half_width), p * exp(half_width)]` holds `confidence` of cases. Above `hull`
-    (the least and greatest value of each fitted feature) the half width grows by `widening` for every
-    e-fold beyond the edge; below it twice as fast downwards, and upwards for two e-folds at most.
+    The plain sum is `overhead_ms` plus the sum over operators of their kind's costs. The interval lies around it:
+    `[p / exp(half_width), p * exp(half_width)]` holds `confidence` of cases. Above `hull` (the least and greatest
+    value of each fitted feature) the half width grows by `widening` for every e-fold beyond the edge; below it twice
+    as fast downwards, and upwards for two e-folds at most. Without `measured` the plain sum is the prediction; with
+    it the views of what was measured predict, within the half width around the plain sum.
 
     `tile`: kernels compute so many output channels at once, and a part of a tile takes as long as a whole one; None
     where MACs are counted as they are. `held_out` is the fit's error table: what `held_out_mape_percent` and
@@ -171,6 +195,7 @@ class LatencyModel(Record):
     held_out_mape_percent: NonNegative | None = None
     interval_coverage: Fraction | None = None
     held_out: tuple[HeldOut, ...] = ()
+    measured: MeasuredWork | None = None
     measured_by: str = ""
     measured_on: str = ""
     source: Annotated[str, Field(min_length=3)]

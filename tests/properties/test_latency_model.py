@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from edgekd.core.costs import TAIL_RATIOS, at_percentile, file_size, peak_memory
 from edgekd.core.latency_fit import (
-    additive,
+    FREE,
+    MONOTONE,
+    VIEWS,
     conformal_half_width,
     fit_cost,
     fit_latency_model,
@@ -19,6 +21,8 @@ from edgekd.core.latency_fit import (
 )
 from edgekd.core.latency_interval import DOWNWARD, UNSEEN_KIND_FOLDS, UPWARD_FOLDS, folds_above_hull
 from edgekd.core.latency_model import predict, predict_features
+from edgekd.core.latency_process import posterior
+from edgekd.core.latency_views import MIX, additive
 from edgekd.core.nonnegative import nonnegative_least_squares
 from edgekd.core.operators import Operator, OperatorList, features
 from edgekd.errors import ConfigurationError
@@ -191,15 +195,52 @@ def board(seed: int, count: int = 24, noise: float = 0.05) -> tuple[np.ndarray, 
     return table, true * np.exp(random.normal(0, noise, count))
 
 
-@settings(max_examples=10, deadline=None)
+def strange_board(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Costs that fall where work grows, and that no sum of shares can say."""
+    table, _ = board(seed)
+    return table, np.exp(np.random.default_rng(seed).normal(0, 1, len(table))) * (1 + table[:, 0] / (1 + table[:, 1]))
+
+
+MONOTONE_VIEWS = {"additive": additive} | {name: VIEWS[name] for name in MONOTONE}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(sorted(MONOTONE_VIEWS)), st.integers(0, 1000), st.integers(0, 2), st.floats(1.0, 50.0))
+def test_monotone_views_are_positive_and_never_fall_as_a_feature_grows(name, seed, column, times):
+    for table, true in (board(seed), strange_board(seed)):
+        predict_cost = MONOTONE_VIEWS[name](table, true)
+        shrunk = table * np.random.default_rng(seed).uniform(0, 2, table.shape)
+        for small in (table, shrunk):
+            grown = small.copy()
+            grown[:, column] *= times
+            assert (predict_cost(grown) >= predict_cost(small) * (1 - 1e-9)).all()
+        assert (predict_cost(np.zeros((1, 3))) > 0).all()
+
+
+def test_a_process_is_nowhere_steeper_than_it_says():
+    random = np.random.default_rng(0)
+    at = random.dirichlet(np.ones(4), 20)
+    process = posterior(at, random.normal(0, 0.3, 20), MIX)
+    points = random.dirichlet(np.ones(4), 3000)
+    step = 1e-5 * random.normal(size=points.shape)
+    slopes = np.abs(process(points + step) - process(points)) / np.linalg.norm(step, axis=1)
+    assert 0.05 * process.steepest() < slopes.max() <= process.steepest()
+
+
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 2), st.floats(1.0, 50.0))
-def test_the_additive_fit_is_positive_and_monotone_in_every_feature(seed, column, times):
-    table, true = board(seed)
-    predict_cost = additive(table, true)
+def test_the_ends_are_monotone_and_hold_what_is_predicted_whatever_was_measured(seed, column, times):
+    table, true = strange_board(seed)
+    fitted = fit_cost(table, true)
     grown = table.copy()
     grown[:, column] *= times
-    assert (predict_cost(np.zeros((1, 3))) > 0).all()
-    assert (predict_cost(grown) >= predict_cost(table) * (1 - 1e-9)).all()
+    for small, large in zip(fitted.ends(table), fitted.ends(grown), strict=True):
+        assert (large >= small * (1 - 1e-9)).all()
+    low, high = fitted.ends(grown)
+    found = fitted.predict(grown)
+    assert ((low * (1 - 1e-9) <= found) & (found <= high * (1 + 1e-9))).all()
+    assert fitted.views in (FREE, MONOTONE)
+    assert fitted.monotone == (fitted.views == MONOTONE)
 
 
 def test_the_fit_learns_an_additive_board_to_about_its_noise():
@@ -223,7 +264,7 @@ def test_a_stated_ninety_percent_interval_holds_in_about_ninety_percent():
     for seed in range(20):
         table, true = board(seed, count=60, noise=0.1)
         fitted = fit_cost(table[:20], true[:20], additive_only=True)
-        inside.append(np.abs(np.log(true[20:] / fitted.predict(table[20:]))) <= fitted.half_width)
+        inside.append(fitted.holds(table[20:], true[20:]))
     assert 0.85 <= float(np.mean(inside)) <= 0.97
 
 
@@ -281,3 +322,19 @@ def test_a_fitted_latency_model_is_a_record_that_predicts_what_it_was_fitted_on(
     for row, latency in zip(rows, latencies, strict=True):
         assert predict_features(fitted, row).value == pytest.approx(latency, rel=0.15)
     assert LatencyModel.model_validate_json(fitted.model_dump_json()) == fitted
+
+
+def test_a_profiles_model_predicts_what_the_fit_that_the_benchmark_scores_predicts():
+    """One fit: stored as data, loaded again, asked by feature names."""
+    table, true = board(8, count=40)
+    names = ("macs.conv", "bytes.conv", "count.conv")
+    rows = [dict(zip(names, row, strict=True)) for row in table]
+    stored = fit_latency_model(rows[:20], true[:20], model(provenance="measured"))
+    loaded = LatencyModel.model_validate_json(stored.model_dump_json())
+    # The columns of a stored fit are in alphabetical order.
+    order = [names.index(name) for name in sorted(names)]
+    fitted = fit_cost(table[:20][:, order], true[:20])
+    assert dict(zip(loaded.measured.views, loaded.measured.weights, strict=True)) == fitted.views
+    expected = fitted.predict(table[20:][:, order])
+    assert [predict_features(loaded, row).value for row in rows[20:]] == pytest.approx(list(expected), rel=1e-9)
+    assert loaded.half_width == pytest.approx(fitted.half_width)

@@ -9,7 +9,7 @@ from edgekd.core.architecture import operator_list
 from edgekd.core.calibration import level_of, quiet_median, sample_levels
 from edgekd.core.latency_calibration import fit_operator_model, validate, with_error_table
 from edgekd.core.latency_features import TAP_TIERS, cost_features, fitted_features
-from edgekd.core.latency_model import operator_latencies_ms, predict
+from edgekd.core.latency_model import operator_latencies_ms, plain_sum, predict
 from edgekd.core.latency_transfer import transfer_latency_model
 from edgekd.core.sampled_students import sampled_students
 from edgekd.load import load_profile
@@ -94,9 +94,12 @@ def test_kinds_that_were_not_measured_keep_the_base_models_cost_scaled_and_doubt
 
 def test_operators_share_the_prediction_but_for_the_overhead():
     model = fit_operator_model(LISTS[:30], board(16)[:30], ABOUT, tiles=(16,))
-    parts = operator_latencies_ms(model, LISTS[40])
-    assert sum(parts) + model.overhead_ms == pytest.approx(predict(model, LISTS[40]).value)
-    assert min(parts) >= 0
+    for one in (model, plain_sum(model)):
+        parts, value = operator_latencies_ms(one, LISTS[40]), predict(one, LISTS[40]).value
+        assert min(parts) >= 0
+        assert sum(parts) < value
+        plain = model.overhead_ms + sum(operator_latencies_ms(plain_sum(model), LISTS[40]))
+        assert sum(parts) + model.overhead_ms * value / plain == pytest.approx(value)
 
 
 @pytest.mark.parametrize("measured", [3, 6, 8, 12])

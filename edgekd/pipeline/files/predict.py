@@ -48,7 +48,9 @@ def predict_file(path: Path, profile_name: str) -> Prediction:
             "take ten times what is predicted"
         )
     latency = predict(model, operators) if model is not None else None
-    shares_ms = operator_latencies_ms(model, operators) if model is not None else [None] * len(operators.operators)
+    parts_ms = operator_latencies_ms(model, operators) if model is not None else []
+    together = sum(parts_ms)
+    costs_ms: list[float] | list[None] = parts_ms or [None] * len(operators.operators)
     per_operator = tuple(
         PredictedOperator(
             name=operator.name,
@@ -56,9 +58,9 @@ def predict_file(path: Path, profile_name: str) -> Prediction:
             macs=operator.macs,
             parameters=operator.weights + operator.biases,
             latency_ms=cost,
-            share=cost / latency.value if latency is not None and cost is not None and latency.value > 0 else None,
+            share=cost / together if cost is not None and together > 0 else None,
         )
-        for operator, cost in zip(operators.operators, shares_ms, strict=True)
+        for operator, cost in zip(operators.operators, costs_ms, strict=True)
     )
     return Prediction(
         model=str(path),
@@ -71,7 +73,7 @@ def predict_file(path: Path, profile_name: str) -> Prediction:
         confidence=latency.confidence if latency is not None else None,
         latency_ms=latency.value if latency is not None else None,
         interval_ms=(latency.low, latency.high) if latency is not None else None,
-        overhead_ms=model.overhead_ms if model is not None else None,
+        overhead_ms=max(latency.value - together, 0.0) if latency is not None else None,
         energy_mj=energy.value if energy is not None else None,
         energy_interval_mj=(energy.low, energy.high) if energy is not None else None,
         energy="predicted" if energy is not None else "not_measured",
