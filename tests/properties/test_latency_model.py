@@ -51,6 +51,7 @@ def model(cost: dict[str, OperatorCost] | None = None, **changes) -> LatencyMode
     return LatencyModel(**(values | changes))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(OPERATOR_KINDS), costs, min_size=7), feature_rows, st.data())
 def test_more_work_is_never_predicted_to_take_less_time(cost, row, data):
     grown = dict(row)
@@ -60,6 +61,7 @@ def test_more_work_is_never_predicted_to_take_less_time(cost, row, data):
     assert predict_features(one, grown).value >= predict_features(one, row).value
 
 
+@settings(deadline=None)
 @given(feature_rows, st.floats(1.0, 100.0), st.floats(0, 1))
 def test_the_interval_widens_by_the_stated_rule_above_the_hull(row, times, widening):
     inside = model(hull={name: (value, value) for name, value in row.items()}, widening=widening)
@@ -72,6 +74,7 @@ def test_the_interval_widens_by_the_stated_rule_above_the_hull(row, times, widen
     assert math.isclose(there.high * there.low, there.value**2, rel_tol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.floats(1.0, 1e6), st.floats(0, 1))
 def test_below_the_hull_it_widens_further_down_than_up(times, widening):
     one = model(overhead_ms=0.0, hull={"macs.conv": (5.0, 5.0)}, widening=widening)
@@ -87,7 +90,7 @@ edges = st.just(0.0) | st.floats(1e-6, 1e3)
 hulls = st.dictionaries(st.sampled_from(FEATURES), st.tuples(edges, edges).map(lambda ends: tuple(sorted(ends))))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.fixed_dictionaries({kind: costs for kind in OPERATOR_KINDS}),
     hulls,
@@ -104,6 +107,7 @@ def test_the_upper_end_never_falls_as_work_grows(cost, hull, row, more, widening
     assert small.high <= large.high * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(hulls, st.dictionaries(st.sampled_from(FEATURES), st.floats(1e-6, 1e4), min_size=1), st.floats(0, 0.9))
 def test_the_upper_end_is_the_least_of_all_larger_networks(hull, row, widening):
     """The closed form against a search over how far the low features are raised."""
@@ -150,6 +154,7 @@ def test_a_prediction_is_overhead_plus_the_operators():
     assert predict(one, operators).basis == "predicted"
 
 
+@settings(deadline=None)
 @given(st.floats(1e-3, 1e3), st.floats(0.01, 2))
 def test_tail_percentiles_are_in_order_and_never_below_the_median(value, half):
     median = predict_features(model(overhead_ms=value, half_width=half), {"count.conv": 1.0})
@@ -175,6 +180,7 @@ def test_memory_and_file_grow_with_weights_and_int8_is_the_smaller():
     assert peak_memory(small, "wi8_ai8", "onnx").value > peak_memory(small, "wi8_ai8", "tflite").value
 
 
+@settings(deadline=None)
 @given(st.integers(2, 12), st.integers(1, 8), st.integers(0, 10_000))
 def test_nonnegative_least_squares_meets_its_optimality_conditions(rows, columns, seed):
     random = np.random.default_rng(seed)
@@ -268,6 +274,7 @@ def test_a_stated_ninety_percent_interval_holds_in_about_ninety_percent():
     assert 0.85 <= float(np.mean(inside)) <= 0.97
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-3, 3), min_size=4, max_size=50), st.floats(0.5, 0.95))
 def test_the_half_width_holds_at_least_the_stated_share_of_the_errors_it_comes_from(errors, confidence):
     half = conformal_half_width(np.array(errors), confidence)
