@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekd.core.latency_fit import held_out_log_errors
+from edgekd.core.latency_fit import conformal_half_width, held_out_log_errors
 from edgekd.core.latency_model import plain_sum, predict
 from edgekd.core.latency_views import Predictor, additive_shares
 from edgekd.core.nonnegative import Array
@@ -34,9 +34,10 @@ def transfer_latency_model(
 
     It gets a scale; and from eight measurements on an overhead and a cost per operator of its own, where that predicts
     better what was left out. The half width is
-    that of a prediction interval from so few leave-one-out errors, Student's t times their spread times
-    sqrt(1 + 1/n): with three measurements wide, with ten near that of a full fit. It is never narrower than the base's
-    own where that was measured: what the base gets wrong of an operator comes along. Its hull and widening stay.
+    that of a prediction interval from so few leave-one-out errors, Student's t (as many degrees of freedom as
+    measurements less fitted terms) times their spread times sqrt(1 + 1/n): with three measurements wide, with ten near
+    that of a full fit. It is never narrower than the conformal quantile of those errors, nor than the base's own where
+    that was measured: what the base gets wrong of an operator comes along. Its hull and widening stay.
 
     Args:
         base: the model of another board, runtime or session.
@@ -88,7 +89,9 @@ def carry(
     ways: list[Way] = [_scale_alone, additive_shares] if count >= TERMS_FROM else [_scale_alone]
     held_out = [held_out_log_errors(_predictor(way), columns, measured) for way in ways]
     errors, way = min(zip(held_out, ways, strict=True), key=lambda pair: float((pair[0] ** 2).mean()))
-    half = student_t(count - 1, confidence) * float(np.sqrt((errors**2).mean() * (1 + 1 / count)))
+    freedom = count - (1 if way is _scale_alone else columns.shape[1])
+    half = student_t(freedom, confidence) * float(np.sqrt((errors**2).mean() * (1 + 1 / count)))
+    half = max(half, conformal_half_width(errors, confidence))
     if base.provenance == "measured":
         half = max(half, base.half_width)
     mape = float(np.abs(np.exp(-errors) - 1).mean() * 100)

@@ -102,23 +102,27 @@ def test_operators_share_the_prediction_but_for_the_overhead():
         assert sum(parts) + model.overhead_ms * value / plain == pytest.approx(value)
 
 
-@pytest.mark.parametrize("measured", [3, 6, 8, 12])
-def test_a_model_is_carried_to_a_slower_board_with_few_measurements(measured):
-    base = fit_operator_model(LISTS[:40], board(16)[:40], ABOUT, tiles=(16,)).model_copy(
+@pytest.fixture(scope="module")
+def measured_base():
+    return fit_operator_model(LISTS[:40], board(16)[:40], ABOUT, tiles=(16,)).model_copy(
         update={"provenance": "measured"}
     )
+
+
+@pytest.mark.parametrize("measured", [3, 6, 8, 10, 12])
+def test_a_model_is_carried_to_a_slower_board_with_few_measurements(measured_base, measured):
     slower = board(16, noise=0.03, scale=3.0)
     errors, coverages = [], []
-    for draw in range(6):
+    for draw in range(12):
         order = np.random.default_rng(draw).permutation(len(LISTS))
         picked, rest = order[:measured], order[measured:]
-        model = transfer_latency_model(base, [LISTS[i] for i in picked], [slower[i] for i in picked], ABOUT)
+        model = transfer_latency_model(measured_base, [LISTS[i] for i in picked], [slower[i] for i in picked], ABOUT)
         table = validate(model, [STUDENTS[i].label for i in rest], [LISTS[i] for i in rest], [slower[i] for i in rest])
         judged = with_error_table(model, table)
         errors.append(judged.held_out_mape_percent)
         coverages.append(judged.interval_coverage)
     assert np.mean(errors) < 8
-    assert np.mean(coverages) >= 0.85
+    assert np.mean(coverages) >= 0.9
 
 
 def test_features_see_how_kernels_work_and_grow_with_the_work():
