@@ -154,7 +154,7 @@ def ladder(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
     proposal = propose(
         bench.space, bench.task.input_shape, len(bench.task.classes), bench.profile, bench.budget, {}, runs
     )
-    return best_of(bench, list(proposal.ladder))
+    return best_of(bench, list(proposal.first))
 
 
 def width(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:

@@ -21,10 +21,10 @@ RUNG_RATIO = 3.0
 
 @dataclass(frozen=True)
 class Proposal:
-    """`feasible` candidates, fewest MACs first; `ladder` the few of them to train; `considered` how many there were."""
+    """`feasible` candidates and the `first` few to train, fewest MACs first; `considered` how many there were."""
 
     feasible: tuple[Candidate, ...]
-    ladder: tuple[Candidate, ...]
+    first: tuple[Candidate, ...]
     considered: int
 
 

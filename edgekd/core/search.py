@@ -52,6 +52,7 @@ class Search:
         fits: whether a candidate meets every limit.
         seed: of all that is random.
         fixed: choices held fixed.
+        known: candidates known to fit, for where so few do that random draws find none.
     """
 
     def __init__(
@@ -61,12 +62,13 @@ class Search:
         fits: Callable[[Candidate], bool],
         seed: int,
         fixed: Mapping[str, int] | None = None,
+        known: Sequence[Candidate] = (),
     ) -> None:
         held = fixed or {}
         self.dimensions = {
             name: (held[name],) if name in held else tuple(values) for name, values in dimensions.items()
         }
-        self._cost, self._fits = cost, fits
+        self._cost, self._fits, self._known = cost, fits, tuple(known)
         self._random = np.random.default_rng(seed)
         self._asked: set[Key] = set()
         self._seen: dict[Key, Candidate | None] = {}
@@ -75,6 +77,9 @@ class Search:
     def ask(self, count: int) -> tuple[Candidate, ...]:
         """Up to `count` candidates never asked for before, fewest MACs first; fewer where no more are found."""
         found = self._promising(count) if len(self.scored) > 1 else self._spread(count)
+        if not found:
+            fresh = [one for one in self._known if _key(one.choices) not in self._asked and self._fits(one)]
+            found = sorted(fresh, key=_size)[-count:]
         for candidate in found:
             self._asked.add(_key(candidate.choices))
         return tuple(sorted(found, key=_size))

@@ -34,15 +34,15 @@ class TaskChoice(Record):
 class StudentChoice(Record):
     """Which space to search, how, and choices to hold fixed in it. `space = "auto"` takes the task's own.
 
-    `search = "ladder"` trains a few sizes in turn, smallest viable first. `"halving"` breeds `pool` candidates by
-    short distillation runs, and trains the best of them on.
+    `search = "halving"` tries `pool` candidates in short distillation runs and trains the most promising one whole.
+    `"ladder"` trains up to `grow` sizes in turn, smallest viable first, until accuracy stops rising.
     """
 
     space: str = "auto"
     fixed: dict[str, Any] = {}
-    search: Literal["ladder", "halving"] = "ladder"
-    grow: PositiveInt = Field(default=6, description="how many sizes to try, smallest viable first")
-    pool: PositiveInt = Field(default=18, description="how many candidates get a short run in a search by halving")
+    search: Literal["ladder", "halving"] = "halving"
+    pool: PositiveInt = Field(default=12, description="how many candidates get a short run in a search by halving")
+    grow: PositiveInt = Field(default=6, description="how many sizes a ladder tries, smallest viable first")
 
 
 class Training(Record):

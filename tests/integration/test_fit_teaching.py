@@ -20,6 +20,7 @@ ablation = "scratch"
 name = "{DIGITS}"
 
 [student]
+search = "ladder"
 grow = 1
 
 [student.fixed]

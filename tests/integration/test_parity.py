@@ -18,6 +18,7 @@ RECIPE = f"""
 name = "{Path(__file__).resolve().parents[1] / "digits_task.py"}"
 
 [student]
+search = "ladder"
 grow = 1
 
 [student.fixed]

@@ -156,6 +156,26 @@ def test_a_budget_nothing_meets_gives_no_candidates_and_fixed_choices_hold():
     assert {candidate.choices["width"] for candidate in run(search)} == {16}
 
 
+def test_a_budget_that_few_meet_still_gives_them_all():
+    space, smallest = SPACES["inverted-residual"], sorted(propose_images().feasible, key=lambda one: one.macs)[:2]
+    limits = Budget(file_size_kib=1.001 * max(one.predicted["file_size_kib"].high for one in smallest))
+    fitting = propose_images(limits).feasible
+    assert len(fitting) <= 16
+    search = Search(
+        space.dimensions(NATIVE[space.name]),
+        lambda choices: candidate_of(space, choices, NATIVE[space.name], 10, RPI4, limits),
+        lambda candidate: fits(candidate, limits.constraints()),
+        0,
+        known=fitting,
+    )
+    asked = run(search, rounds=len(fitting))
+    assert {candidate.label for candidate in asked} == {candidate.label for candidate in fitting}
+
+
+def propose_images(limits=RPI4.budget):
+    return propose(SPACES["inverted-residual"], NATIVE["inverted-residual"], 10, RPI4, limits, {}, 6)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(sorted(SPACES)), st.sampled_from(sorted(PROFILES)), st.data())
 def test_costs_never_fall_as_width_or_depth_grows(space, profile, data):

@@ -25,10 +25,10 @@ def test_every_proposed_student_meets_the_budget_at_the_unfavourable_end():
 
 def test_the_ladder_is_feasible_ascending_and_spaced():
     found = proposal()
-    macs = [candidate.macs for candidate in found.ladder]
+    macs = [candidate.macs for candidate in found.first]
     assert len(macs) > 2
     assert all(later >= RUNG_RATIO * earlier for earlier, later in zip(macs, macs[1:], strict=False))
-    assert set(candidate.label for candidate in found.ladder) <= {candidate.label for candidate in found.feasible}
+    assert set(candidate.label for candidate in found.first) <= {candidate.label for candidate in found.feasible}
 
 
 def test_a_looser_budget_never_proposes_fewer():
