@@ -101,11 +101,10 @@ def first_divergent_layer(differences: Iterator[LayerDifference]) -> LayerDiffer
 
 def _torch_values(model: QuantizedModel, inputs: Array) -> dict[str, Array]:
     torch = fit_module("torch")
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        found = model.activations(torch.from_numpy(inputs).to(next(model.parameters()).device))
-    model.train(training)
+    from edgekd.nn.evaluation import device_of, evaluating
+
+    with torch.no_grad(), evaluating(model):
+        found = model.activations(torch.from_numpy(inputs).to(device_of(model)))
     return {name: tensor.cpu().numpy() for name, tensor in found.items()}
 
 

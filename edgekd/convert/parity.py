@@ -57,15 +57,14 @@ def compare(pair: str, first: Array, second: Array, scale: float) -> Parity:
 def torch_logits(model: nn.Module, inputs: Array) -> Array:
     """Logits (N, classes) of a torch model in inference mode, on its own device."""
     torch = fit_module("torch")
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    with torch.no_grad():
+    from edgekd.nn.evaluation import device_of, evaluating
+
+    device = device_of(model)
+    with torch.no_grad(), evaluating(model):
         batches = [
             model(torch.from_numpy(inputs[start : start + _TORCH_BATCH]).to(device)).cpu().numpy()
             for start in range(0, len(inputs), _TORCH_BATCH)
         ]
-    model.train(training)
     return np.concatenate(batches)
 
 
@@ -124,9 +123,9 @@ def float_rung(model: QuantizedModel, inputs: Array, float_logits: Array, torch_
     parity = compare("float-torch", float_logits, torch_form, model.network().output_scale())
     if parity.top1_agreement >= LEAST_AGREEMENT:
         return parity
+    from edgekd.nn.evaluation import device_of
     torch = fit_module("torch")
-    device = next(model.parameters()).device
-    found = layer_noise(model, torch.from_numpy(inputs[:_SEARCH_INPUTS]).to(device))
+    found = layer_noise(model, torch.from_numpy(inputs[:_SEARCH_INPUTS]).to(device_of(model)))
     if not found:
         return parity
     worst = min(found, key=lambda noise: noise.sqnr_db)

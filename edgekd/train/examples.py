@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
+from edgekd.nn.evaluation import evaluating
 from edgekd.tasks import MetricName, Outputs, Split, student_inputs
 from edgekd.train.metrics import Metric, metric_of
 
@@ -97,13 +98,11 @@ def resolve_device(device: str) -> torch.device:
 @torch.no_grad()
 def logits_of(model: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
     """Logits (N, K) float32 on the CPU, in evaluation mode, for inputs (N, C, H, W)."""
-    was_training = model.training
-    model.eval()
-    parts = [
-        model(batch.to(device).contiguous(memory_format=FORMAT)).float().cpu()
-        for batch in torch.split(inputs, EVALUATION_BATCH)
-    ]
-    model.train(was_training)
+    with evaluating(model):
+        parts = [
+            model(batch.to(device).contiguous(memory_format=FORMAT)).float().cpu()
+            for batch in torch.split(inputs, EVALUATION_BATCH)
+        ]
     return torch.cat(parts)
 
 

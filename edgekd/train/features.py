@@ -14,6 +14,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
+from edgekd.nn.evaluation import evaluating
 from edgekd.records import Featured, Objective
 from edgekd.train.examples import FORMAT
 from edgekd.train.objectives.signals import FeaturePair
@@ -54,11 +55,8 @@ def layer_shapes(model: nn.Module, example: Tensor) -> dict[str, Shape]:
 
     Layers that only pad are none.
     """
-    was_training = model.training
-    model.eval()
-    with watching(model) as seen:
+    with evaluating(model), watching(model) as seen:
         model(example)
-    model.train(was_training)
     modules = dict(model.named_modules())
     return {
         name: (features.shape[1], features.shape[2], features.shape[3])

@@ -11,6 +11,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError
+from edgekd.nn.evaluation import evaluating
 from edgekd.records import DataFree
 
 Shape = tuple[int, int, int]
@@ -177,9 +178,8 @@ class GeneratorTraining:
         loss = options.onehot_weight * terms["one-hot"] - options.entropy_weight * terms["entropy"]
         loss = loss + options.statistics_weight * terms["statistics"] + options.smoothness_weight * roughness(made)
         if student is not None:
-            was_training = student.training
-            terms["disagreement"] = (logits - student.eval()(self._as_student_sees(made))).abs().mean()
-            student.train(was_training)
+            with evaluating(student):
+                terms["disagreement"] = (logits - student(self._as_student_sees(made))).abs().mean()
             loss = loss - options.disagreement_weight * terms["disagreement"]
         parameters = list(self._generator.parameters())
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):

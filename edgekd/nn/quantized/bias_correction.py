@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edgekd.nn.evaluation import evaluating
 from edgekd.nn.quantized.islands import Step
 from edgekd.nn.quantized.layers import QuantizedLayer, WeightedLayer
 from edgekd.nn.quantized.layers.base import Scales
@@ -22,8 +23,6 @@ def correct_biases(model: QuantizedModel, inputs: Tensor) -> None:
     Raises:
         BuildError: the model's ranges were never observed.
     """
-    training = model.training
-    model.eval()
     means: dict[str, Tensor] = {}
 
     def remember(step: Step, layer: QuantizedLayer, values: tuple[Tensor, ...], scales: Scales) -> None:
@@ -34,10 +33,10 @@ def correct_biases(model: QuantizedModel, inputs: Tensor) -> None:
         if isinstance(layer, WeightedLayer):
             layer.bias.add_(means[step.key] - _mean(layer.compute(values, scales)))
 
-    with model.unrounded():
-        model.activations(inputs, remember)
-    model.activations(inputs, correct)
-    model.train(training)
+    with evaluating(model):
+        with model.unrounded():
+            model.activations(inputs, remember)
+        model.activations(inputs, correct)
 
 
 def _mean(outputs: Tensor) -> Tensor:

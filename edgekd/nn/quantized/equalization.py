@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from edgekd.nn.evaluation import evaluating
 from edgekd.nn.quantized.islands import Step
 from edgekd.nn.quantized.layers import WeightedLayer
 from edgekd.nn.quantized.model import QuantizedModel
@@ -70,13 +71,10 @@ def _fits(first: WeightedLayer, second: WeightedLayer) -> bool:
 
 def _equalize(model: QuantizedModel, batches: Sequence[Tensor], first: Step, second: Step) -> None:
     spans = []
-    training = model.training
-    model.eval()
     for batch in batches:
-        with model.unrounded():
+        with evaluating(model), model.unrounded():
             values = model.activations(batch)[first.key]
         spans.append(values.abs().transpose(0, 1).flatten(1).amax(1))
-    model.train(training)
     spread = torch.stack(spans).amax(0).clamp(min=_LEAST_RANGE)
     before, behind = model.layer(first), model.layer(second)
     assert isinstance(before, WeightedLayer) and isinstance(behind, WeightedLayer)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from edgekd.nn.evaluation import evaluating
 from edgekd.nn.quantized.model import QuantizedModel
 from edgekd.nn.quantized.network import BORDERS
 
@@ -35,13 +36,11 @@ def layer_noise(model: QuantizedModel, inputs: Tensor) -> list[LayerNoise]:
     Raises:
         BuildError: the model's ranges were never observed.
     """
-    training = model.training
-    model.eval()
     network = model.network()
-    rounded = model.activations(inputs)
-    with model.unrounded():
-        exact = model.activations(inputs)
-    model.train(training)
+    with evaluating(model):
+        rounded = model.activations(inputs)
+        with model.unrounded():
+            exact = model.activations(inputs)
     found = []
     for layer in network.layers:
         grid = network.tensors[layer.output].grid
@@ -77,17 +76,15 @@ def layer_damage(model: QuantizedModel, inputs: Tensor) -> dict[str, float]:
     Raises:
         BuildError: the model's ranges were never observed.
     """
-    training = model.training
-    model.eval()
     names = {layer.output: layer.name for layer in model.network().layers}
-    with model.unrounded():
-        expected = model(inputs).double().log_softmax(1)
     found = {}
-    for step in model.steps:
-        with model.unrounded(but=step.key):
-            rounded = model(inputs).double().log_softmax(1)
-        found[names[step.key]] = max(float((expected.exp() * (expected - rounded)).sum(1).mean()), 0.0)
-    model.train(training)
+    with evaluating(model):
+        with model.unrounded():
+            expected = model(inputs).double().log_softmax(1)
+        for step in model.steps:
+            with model.unrounded(but=step.key):
+                rounded = model(inputs).double().log_softmax(1)
+            found[names[step.key]] = max(float((expected.exp() * (expected - rounded)).sum(1).mean()), 0.0)
     return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgekd.nn.evaluation import evaluating
 from edgekd.nn.quantized.model import QuantizedModel
 
 Observer = Literal["ema", "min-max", "percentile", "mse", "entropy"]
@@ -78,15 +79,12 @@ def _histograms(model: QuantizedModel, batches: Sequence[Tensor]) -> dict[str, H
 
 
 def _members(model: QuantizedModel, batches: Iterable[Tensor]) -> Iterable[tuple[str, Tensor]]:
-    training = model.training
-    model.eval()
     grids = model.grid_members()
     for batch in batches:
-        with model.unrounded():
+        with evaluating(model), model.unrounded():
             values = model.activations(batch)
         for tensor, key in grids.items():
             yield key, values[tensor]
-    model.train(training)
 
 
 def _min_max(histogram: Histogram) -> tuple[float, float]:

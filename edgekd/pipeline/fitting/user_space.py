@@ -118,14 +118,14 @@ class UserSpace:
     def _built(self, choices: Choices, shape: Shape, outputs: int) -> nn.Module:
         import torch
 
+        from edgekd.nn.evaluation import evaluating
+
         try:
             module = self._declared.build(input_shape=shape, outputs=outputs, **choices)
             if not isinstance(module, torch.nn.Module):
                 raise ConfigurationError(f"{self.said(choices)}: build gave a {type(module).__name__}, no torch module")
-            training = module.training
-            with torch.no_grad():
-                logits = module.eval()(torch.zeros(1, *shape))
-            module.train(training)
+            with torch.no_grad(), evaluating(module):
+                logits = module(torch.zeros(1, *shape))
         except EdgekdError:
             raise
         except Exception as error:  # a user's code

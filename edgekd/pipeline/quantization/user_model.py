@@ -46,6 +46,7 @@ class Images(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
+        self.training = module.training
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The module's output."""

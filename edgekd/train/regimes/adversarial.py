@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from edgekd.nn.evaluation import evaluating
 from edgekd.records import Adversarial, Objective
 from edgekd.train.additions import Additions
 from edgekd.train.examples import correct
@@ -59,18 +60,16 @@ def attack(model: nn.Module, inputs: Tensor, labels: Tensor, epsilon: float, ste
     Returns:
         Attacked inputs, from a start drawn inside the bound where there is more than one step.
     """
-    was_training = model.training
-    # In evaluation mode the attack leaves no trace in the running statistics.
-    model.eval()
     moved = torch.zeros_like(inputs)
     if steps > 1:
         moved.uniform_(-epsilon, epsilon)
-    for _ in range(steps):
-        moved.requires_grad_()
-        loss = functional.cross_entropy(model(inputs + moved), labels)
-        (gradient,) = torch.autograd.grad(loss, moved)
-        moved = (moved.detach() + min(epsilon, 2.5 * epsilon / steps) * gradient.sign()).clamp(-epsilon, epsilon)
-    model.train(was_training)
+    # In evaluation mode the attack leaves no trace in the running statistics.
+    with evaluating(model):
+        for _ in range(steps):
+            moved.requires_grad_()
+            loss = functional.cross_entropy(model(inputs + moved), labels)
+            (gradient,) = torch.autograd.grad(loss, moved)
+            moved = (moved.detach() + min(epsilon, 2.5 * epsilon / steps) * gradient.sign()).clamp(-epsilon, epsilon)
     return (inputs + moved).detach()
 
 
