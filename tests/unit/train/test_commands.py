@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgekd.cli import app
+from edgekd.records import REGIMES, Distillation
 from edgekd.train.objectives import OBJECTIVES
 
 DIGITS = str(Path(__file__).parent / "digits_task.py")
@@ -17,21 +18,40 @@ def invoke(*arguments):
     return CliRunner().invoke(app, arguments)
 
 
-def test_each_kind_stands_at_the_start_of_a_line_of_its_own():
+def test_each_kind_and_regime_stands_at_the_start_of_a_line_of_its_own():
     shown = invoke("objectives")
     assert shown.exit_code == 0
     lines = shown.stdout.splitlines()
-    assert [line for line in lines if line and not line.startswith(" ")] == list(OBJECTIVES)
+    assert [line for line in lines if line and not line.startswith(" ")] == [*OBJECTIVES, *REGIMES]
     assert "    temperature = 3.0  [> 0 and <= 100] T: higher shows more of the unlikely classes" in lines
 
 
 def test_objectives_as_json_say_formula_paper_use_and_ranges():
     entries = json.loads(invoke("objectives", "--json").stdout)
-    assert [entry["kind"] for entry in entries] == list(OBJECTIVES)
+    assert [(entry["type"], entry["kind"]) for entry in entries] == [
+        *(("objective", kind) for kind in OBJECTIVES),
+        *(("regime", name) for name in REGIMES),
+    ]
     assert all(entry["formula"] and entry["paper"] and entry["use"] for entry in entries)
-    relational = {parameter["name"]: parameter for parameter in entries[-1]["parameters"]}
+    relational = {parameter["name"]: parameter for parameter in entries[len(OBJECTIVES) - 1]["parameters"]}
     assert relational["form"]["choices"] == ["distance_angle", "similarity"]
     assert relational["weight"]["range"] == ">= 0"
+
+
+def test_a_regimes_parameters_are_those_that_its_table_in_a_recipe_takes():
+    regimes = [entry for entry in json.loads(invoke("objectives", "--json").stdout) if entry["type"] == "regime"]
+    tables = {}
+    for entry in regimes:
+        assert entry["data"]
+        assert bool(entry["table"]) == bool(entry["parameters"])
+        assert all(parameter["description"] for parameter in entry["parameters"]), entry["kind"]
+        if entry["table"]:
+            name = entry["table"].removeprefix("[distill.").removesuffix("]")
+            tables[name] = {parameter["name"]: parameter["default"] for parameter in entry["parameters"]}
+    distill = Distillation().model_dump(mode="json")
+    assert tables == {name: distill[name] for name in tables}
+    # Whatever else [distill] holds as a table is the schedule, which belongs to all regimes.
+    assert {name for name, value in distill.items() if isinstance(value, dict)} - set(tables) == {"training"}
 
 
 def test_distill_prints_what_was_promised(tmp_path):
