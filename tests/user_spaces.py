@@ -1,5 +1,6 @@
 """Student spaces as a user would declare them: one that works, and ones that do not."""
 
+import torch
 from torch import nn
 
 from edgekd.core.architecture import Architecture
@@ -25,6 +26,54 @@ def odd_width_fails(input_shape, outputs, width, depth):
     return convolutions(input_shape, outputs, width, depth)
 
 
+class Uneven(nn.Module):
+    """Channels from 1/256 to 256, added, and made even again: the same in float, while eight bits lose the small ones.
+
+    Nothing of one channel follows another's alone, so the sizes cannot be moved from layer to layer.
+    """
+
+    def __init__(self, width):
+        super().__init__()
+        sizes = (4.0 ** torch.linspace(-4, 4, width)).view(-1, 1, 1, 1)
+        self.direct, self.beside, self.back = (nn.Conv2d(width, width, 1, groups=width, bias=False) for _ in range(3))
+        self.mix = nn.Conv2d(width, width, 1)
+        with torch.no_grad():
+            self.direct.weight.copy_(sizes)
+            self.beside.weight.copy_(sizes)
+            self.back.weight.copy_(1 / sizes)
+
+    def forward(self, inputs):
+        return self.mix(self.back(self.direct(inputs) + self.beside(inputs.relu())))
+
+
+class Normed(nn.Module):
+    """Over channels, a layer norm and GELU, which have no int8 form."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, inputs):
+        return nn.functional.gelu(self.norm(inputs.mean((2, 3))))
+
+
+def hard_to_round(input_shape, outputs, width):
+    return nn.Sequential(
+        *(nn.Conv2d(input_shape[0], width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+        *(nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), Uneven(width), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, outputs)),
+    )
+
+
+def partly_float(input_shape, outputs, width):
+    return nn.Sequential(
+        *(nn.Conv2d(input_shape[0], width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+        *(nn.Conv2d(width, width, 3, 1, 1), nn.ReLU(), Normed(width), nn.Linear(width, outputs)),
+    )
+
+
+uneven = Space(dimensions={"width": (16,)}, build=hard_to_round)
+normed = Space(dimensions={"width": (16,)}, build=partly_float)
 DIMENSIONS = {"width": (8, 16), "depth": (1, 2)}
 space = Space(dimensions=DIMENSIONS, build=convolutions)
 smaller = Space(
