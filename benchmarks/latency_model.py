@@ -53,13 +53,13 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
     return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
 
 
-def random_rows(data: Table, calibrate: int, seeds: int, additive_only: bool) -> dict[str, Any]:
+def random_rows(data: Table, calibrate: int, seeds: int, additive_only: bool, monotone: bool) -> dict[str, Any]:
     """Fit `calibrate` random rows, predict the rest, once a seed."""
     errors, inside, correlations, by_seed = [], [], [], []
     for seed in range(seeds):
         order = np.random.default_rng(seed).permutation(len(data.targets))
         chosen, others = order[:calibrate], order[calibrate:]
-        fitted = _fit(data.features[chosen], data.targets[chosen], additive_only)
+        fitted = _fit(data.features[chosen], data.targets[chosen], additive_only, monotone)
         predicted, true = fitted.predict(data.features[others]), data.targets[others]
         errors.append(predicted / true - 1)
         inside.append(fitted.holds(data.features[others], true))
@@ -70,14 +70,16 @@ def random_rows(data: Table, calibrate: int, seeds: int, additive_only: bool) ->
     return scores | {"mape_percent_by_seed": by_seed}
 
 
-def left_out_groups(data: Table, additive_only: bool) -> dict[str, Any]:
+def left_out_groups(data: Table, additive_only: bool, monotone: bool) -> dict[str, Any]:
     """Predict each group from all the others."""
     groups = np.array(data.groups)
     predicted, inside = np.zeros(len(groups)), np.zeros(len(groups), dtype=bool)
     for group in sorted(set(groups)):
         out = groups == group
         known = list(groups[~out])
-        fitted = _fit(data.features[~out], data.targets[~out], additive_only, known if len(set(known)) > 1 else None)
+        fitted = _fit(
+            data.features[~out], data.targets[~out], additive_only, monotone, known if len(set(known)) > 1 else None
+        )
         predicted[out] = fitted.predict(data.features[out])
         inside[out] = fitted.holds(data.features[out], data.targets[out])
     errors = predicted / data.targets - 1
@@ -85,9 +87,15 @@ def left_out_groups(data: Table, additive_only: bool) -> dict[str, Any]:
     return _scores(errors, inside, spearman(predicted, data.targets)) | {"mape_percent_by_group": by_group}
 
 
-def _fit(features: np.ndarray, targets: np.ndarray, additive_only: bool, groups: list[str] | None = None) -> FittedCost:
+def _fit(
+    features: np.ndarray,
+    targets: np.ndarray,
+    additive_only: bool,
+    monotone: bool,
+    groups: list[str] | None = None,
+) -> FittedCost:
     try:
-        return fit_cost(features, targets, CONFIDENCE, groups, additive_only)
+        return fit_cost(features, targets, CONFIDENCE, groups, additive_only, monotone)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
 
@@ -155,9 +163,13 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     features = [name.strip() for name in arguments.features.split(",") if name.strip()]
     check_columns(rows, arguments.target, features, arguments.group_by)
     score: Callable[[Table], dict[str, Any]] = (
-        (lambda data: left_out_groups(data, arguments.additive_only))
+        (lambda data: left_out_groups(data, arguments.additive_only, arguments.monotone))
         if arguments.group_by
-        else (lambda data: random_rows(data, arguments.calibrate, arguments.seeds, arguments.additive_only))
+        else (
+            lambda data: random_rows(
+                data, arguments.calibrate, arguments.seeds, arguments.additive_only, arguments.monotone
+            )
+        )
     )
     apart = arguments.split_by if arguments.split_by != arguments.group_by else ""
     parts, left_out = {}, {}
@@ -180,6 +192,7 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         "target": arguments.target,
         "features": features,
         "additive_only": arguments.additive_only,
+        "monotone": arguments.monotone,
         "parts": parts,
         "parts_left_out": left_out,
     }
@@ -195,7 +208,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--group-by", metavar="COLUMN", help="leave one group out at a time")
     made.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="keep only these rows")
     made.add_argument("--split-by", default="precision", metavar="COLUMN", help="evaluate its values apart")
-    made.add_argument("--additive-only", action="store_true", help="only the additive, monotone part of the fit")
+    made.add_argument("--additive-only", action="store_true", help="only the plain sum of shares")
+    made.add_argument(
+        "--monotone", action="store_true", help="only views monotone in every feature, as calibrate needs them"
+    )
     made.add_argument("--json", action="store_true")
     return made
 

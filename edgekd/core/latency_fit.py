@@ -2,13 +2,14 @@
 
 Views of a cost (`edgekd.core.latency_views`) are averaged in the logarithm: those that bend freely, or the monotone
 ones where the free err by far more on models left out of the fit. This is the only fit there is: the model that
-`edgekd calibrate` writes and what `benchmarks/latency_model.py` evaluates both come from `fit_cost`.
+`edgekd calibrate` writes and what `benchmarks/latency_model.py` evaluates both come from `fit_cost`. For a profile it
+is told to consider the monotone views alone, which on students it chooses anyway: more work must never cost less there.
 
 The interval lies around the plain sum of shares, whose both ends are therefore monotone in every feature. It is as
 wide as the conformal quantile of the sum's leave-one-out errors in the logarithm (the jackknife: Barber et al. 2021,
 arXiv:1905.02928, section 1), or of leave-one-group-out errors where new models come from groups that were not
 measured. Its coverage is not proven but measured: benchmarks/latency_model/. The predicted cost is kept between its
-ends. It is monotone too wherever the `MONOTONE` views were chosen, as in every set of students measured so far.
+ends, and is monotone too wherever the `MONOTONE` views were chosen.
 
 The choices were made on the Raspberry Pi 3 and Jetson Orin figures of benchmarks/data and on students timed on one
 x86-64 machine; see benchmarks/latency_model/.
@@ -90,6 +91,7 @@ def fit_cost(
     confidence: float = 0.9,
     groups: Sequence[str] | None = None,
     additive_only: bool = False,
+    monotone: bool = False,
 ) -> FittedCost:
     """Fits costs (milliseconds, millijoules: anything positive) to non-negative features.
 
@@ -100,6 +102,7 @@ def fit_cost(
         groups: a group for each model, where predictions are wanted for groups never measured: the choice of views and
             the interval then come from leaving whole groups out.
         additive_only: the plain sum of shares predicts, and no view.
+        monotone: only the monotone views are considered, as a profile's model must be.
 
     Raises:
         ValueError: fewer than 4 models, or features or costs out of range.
@@ -114,8 +117,9 @@ def fit_cost(
     half_width = conformal_half_width(plain, confidence)
     if additive_only:
         return FittedCost(lambda new: price[0] + new @ price[1:], price, half_width, confidence, {}, plain)
-    errors = {name: held_out_log_errors(view, features, costs, groups) for name, view in VIEWS.items()}
-    views = chosen_views(errors)
+    considered = MONOTONE if monotone else VIEWS
+    errors = {name: held_out_log_errors(VIEWS[name], features, costs, groups) for name in considered}
+    views = dict(MONOTONE) if monotone else chosen_views(errors)
     held_out = np.asarray(plain - np.clip(plain - _mean(views, errors), -half_width, half_width))
     predict = averaged(views, features, costs, half_width)
     return FittedCost(predict, price, half_width, confidence, views, held_out)
@@ -151,7 +155,7 @@ def fit_latency_model(
     amounts = np.array([[row.get(name, 0.0) for name in names] for row in rows])
     columns = sorted({column_of(name) for name in names})
     features = amounts @ np.array([[float(column_of(name) == column) for column in columns] for name in names])
-    fitted = fit_cost(features, np.asarray(latencies_ms, float), confidence, additive_only=additive_only)
+    fitted = fit_cost(features, np.asarray(latencies_ms, float), confidence, additive_only=additive_only, monotone=True)
     rows_kept = tuple((float(ms), *map(float, row)) for ms, row in zip(latencies_ms, features, strict=True))
     measured = MeasuredWork.model_validate(
         {"columns": columns, "rows": rows_kept, "views": list(fitted.views), "weights": list(fitted.views.values())}

@@ -340,7 +340,8 @@ def test_a_profiles_model_predicts_what_the_fit_that_the_benchmark_scores_predic
     loaded = LatencyModel.model_validate_json(stored.model_dump_json())
     # The columns of a stored fit are in alphabetical order.
     order = [names.index(name) for name in sorted(names)]
-    fitted = fit_cost(table[:20][:, order], true[:20])
+    fitted = fit_cost(table[:20][:, order], true[:20], monotone=True)
+    assert fitted.monotone
     assert dict(zip(loaded.measured.views, loaded.measured.weights, strict=True)) == fitted.views
     expected = fitted.predict(table[20:][:, order])
     assert [predict_features(loaded, row).value for row in rows[20:]] == pytest.approx(list(expected), rel=1e-9)
