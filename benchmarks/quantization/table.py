@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from benchmarks.quantization.run import RESULTS
+from edgekd.convert.parity import LEAST_AGREEMENT
 
 PAIRS = ("float-torch", "torch-tflite", "onnx-tflite", "onnx-tflite reference", "onnx-onnx deployed")
 GATED = ("torch-tflite", "onnx-tflite", "onnx-tflite reference")
@@ -21,7 +22,7 @@ HEAD = (
 
 
 def same_parameters(rungs: dict[str, Any]) -> bool:
-    return all(rungs[pair]["top1_agreement"] >= 0.99 for pair in GATED)
+    return all(rungs[pair]["top1_agreement"] >= LEAST_AGREEMENT for pair in GATED)
 
 
 def same_logits(rungs: dict[str, Any]) -> bool:
@@ -38,7 +39,7 @@ def main() -> None:
     record = json.loads((RESULTS / "zoo.json").read_text())
     print(HEAD)
     print("|" + " --- |" * (HEAD.count("|") - 1))
-    refused, kept = [], []
+    refused, kept, failed = [], [], []
     for name, row in record["networks"].items():
         if row["outcome"] == "refused":
             refused.append(f"- {name}: {row['reason']}")
@@ -60,10 +61,17 @@ def main() -> None:
         met = (same_parameters(rungs), same_logits(rungs))
         if not mixed:
             kept.append(met)
+        failed += [
+            f"- {name}: {pair} agree on {rungs[pair]['top1_agreement']:.1%}; they part at "
+            f"{rungs[pair].get('first_divergent_layer')}"
+            for pair in GATED
+            if rungs[pair]["top1_agreement"] < LEAST_AGREEMENT
+        ]
         cells += [str(row["calibrate_and_convert_cpu_s"]), *("yes" if each else "no" for each in met)]
         print("| " + " | ".join(cells) + " |")
     alike, exact = (sum(met) for met in zip(*kept, strict=True))
     print(f"\n{len(kept)} convert as wi8_ai8; {alike} keep the same parameters, {exact} the same logits")
+    print("\nParity failures:\n\n" + ("\n".join(failed) or "none"))
     print("\nRefused as wi8_ai8:\n\n" + "\n".join(refused))
 
 

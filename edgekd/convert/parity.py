@@ -11,6 +11,7 @@ import numpy as np
 from edgekd.convert.divergence import Form, first_divergent_layer, layer_differences
 from edgekd.convert.extras import fit_module
 from edgekd.convert.inference import run_model
+from edgekd.core.spread import evenly
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.network import Array
 from edgekd.records import Parity
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from edgekd.nn.quantized.model import QuantizedModel
 
 LEAST_AGREEMENT = 0.99
-GATED: tuple[tuple[Form, Form], ...] = (("torch", "onnx"), ("torch", "tflite"), ("onnx", "tflite"))
+_DEPLOYED: tuple[tuple[Form, Form], ...] = (("torch", "onnx"), ("torch", "tflite"), ("onnx", "tflite"))
+_REFERENCE: tuple[tuple[Form, Form], ...] = (("onnx", "tflite reference"),)
+GATED = (*_DEPLOYED, *_REFERENCE)
 """The pairs that hold one set of parameters and must agree."""
 LADDER: tuple[tuple[Form, Form], ...] = (
     ("torch", "onnx"),
@@ -32,6 +35,8 @@ LADDER: tuple[tuple[Form, Form], ...] = (
 )
 _TORCH_BATCH = 64
 _SEARCH_INPUTS = 32
+_REFERENCE_INPUTS = 200
+"""The reference kernels take up to 50 times as long as the deployed ones."""
 
 
 def compare(pair: str, first: Array, second: Array, scale: float) -> Parity:
@@ -118,12 +123,12 @@ def rungs(
 
 def float_rung(model: QuantizedModel, inputs: Array, float_logits: Array, torch_form: Array) -> Parity:
     """The float model against the fake-quantized one; where they fall short, the layer that rounding hurts most."""
+    from edgekd.nn.evaluation import device_of
     from edgekd.nn.quantized.noise import layer_noise
 
     parity = compare("float-torch", float_logits, torch_form, model.network().output_scale())
     if parity.top1_agreement >= LEAST_AGREEMENT:
         return parity
-    from edgekd.nn.evaluation import device_of
     torch = fit_module("torch")
     found = layer_noise(model, torch.from_numpy(inputs[:_SEARCH_INPUTS]).to(device_of(model)))
     if not found:
@@ -151,12 +156,16 @@ def _rung(
 
 
 def check_parity(model: QuantizedModel, tflite: Path, onnx: Path, inputs: Array) -> tuple[Parity, ...]:
-    """The gated pairs, as `measure_parity` gives them.
+    """The gated pairs, as `measure_parity` gives them; that with the reference kernels over 200 inputs at most.
 
     Raises:
         BuildError: a pair agrees on less than 99 % of the inputs' top-1 classes; the layer where they part is named.
     """
-    pairs = measure_parity(model, tflite, onnx, inputs)
+    few = inputs[evenly(len(inputs), _REFERENCE_INPUTS)]
+    pairs = (
+        *measure_parity(model, tflite, onnx, inputs, _DEPLOYED),
+        *measure_parity(model, tflite, onnx, few, _REFERENCE),
+    )
     for pair in pairs:
         if pair.top1_agreement < LEAST_AGREEMENT:
             raise BuildError(

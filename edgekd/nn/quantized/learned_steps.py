@@ -11,22 +11,16 @@ a weight's step only shrinks, from the channel's largest magnitude over 127, so 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.utils import parametrize
 
 from edgekd.nn.quantized.layers import WeightedLayer
 from edgekd.nn.quantized.model import QuantizedModel
-from edgekd.nn.quantized.quantizer import WEIGHT_MAX, ActivationQuantizer, weight_scale
-
-
-def gradient_scale(elements: int, highest: int) -> float:
-    """LSQ's 1 / sqrt(N Q_p) (section 2.2): `elements` N of one example or weight, `highest` the largest level Q_p."""
-    return 1.0 / math.sqrt(elements * highest)
+from edgekd.nn.quantized.quantizer import ActivationQuantizer
+from edgekd.nn.quantized.weight_steps import LearnedWeightStep, gradient_scale
 
 
 class _LearnedRound(torch.autograd.Function):
@@ -112,41 +106,6 @@ class LearnedQuantizer(ActivationQuantizer):
         return plain.to(self.scale.device)
 
 
-class _LearnedWeightRound(torch.autograd.Function):
-    """A weight (out, ...) on the grid of one step per channel (out,), with LSQ's gradient for the steps."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, step: Tensor) -> Tensor:
-        per_channel = step.reshape(-1, *[1] * (weight.dim() - 1))
-        exact = weight / per_channel
-        level = torch.round(exact).clamp(-WEIGHT_MAX, WEIGHT_MAX)
-        ctx.save_for_backward(exact, level)
-        return level * per_channel
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        exact, level = ctx.saved_tensors
-        inside = exact.abs().round() <= WEIGHT_MAX
-        slope = torch.where(inside, level - exact, level)
-        factor = gradient_scale(exact.numel(), WEIGHT_MAX)
-        return gradient * inside, (gradient * slope).flatten(1).sum(1) * factor
-
-
-class _LearnedWeight(nn.Module):
-    """A parametrization of a layer's weight: on the grid of learned steps that never exceed the largest weight's."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.log_step = nn.Parameter(torch.zeros(len(weight), device=weight.device))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        largest = weight_scale(weight, None, None)
-        step = largest * torch.exp(self.log_step.clamp(max=0.0))
-        learned: Tensor = _LearnedWeightRound.apply(weight, step)  # type: ignore[no-untyped-call]
-        return learned
-
-
 def learn_steps(model: QuantizedModel) -> None:
     """Make a calibrated model's steps parameters, in place. Its first outputs are those of the calibrated model.
 
@@ -158,7 +117,7 @@ def learn_steps(model: QuantizedModel) -> None:
             model.quantizers[key] = LearnedQuantizer(quantizer).to(quantizer.scale.device)
     for layer in model.layers.values():
         if isinstance(layer, WeightedLayer) and layer.scheme.weights == "int8":
-            parametrize.register_parametrization(layer, "weight", _LearnedWeight(layer.weight), unsafe=True)
+            layer.weight_step = LearnedWeightStep(layer.weight)
 
 
 def settle_steps(model: QuantizedModel) -> None:
@@ -167,5 +126,5 @@ def settle_steps(model: QuantizedModel) -> None:
         if isinstance(quantizer, LearnedQuantizer):
             model.quantizers[key] = quantizer.settled()
     for layer in model.layers.values():
-        if parametrize.is_parametrized(layer, "weight"):
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        if isinstance(layer, WeightedLayer) and layer.weight_step is not None:
+            layer.clip_weight()

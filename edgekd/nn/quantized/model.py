@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,6 +13,7 @@ from edgekd.errors import BuildError
 from edgekd.nn.quantized.grids import shared_grids
 from edgekd.nn.quantized.islands import Islands, Step, readers_of, rounded
 from edgekd.nn.quantized.layers import LAYERS, QuantizedLayer, WeightedLayer
+from edgekd.nn.quantized.layers.base import Scales
 from edgekd.nn.quantized.layers.build import built_layer
 from edgekd.nn.quantized.network import Grid, Network
 from edgekd.nn.quantized.operations import Trace
@@ -26,7 +27,7 @@ from edgekd.records import Scheme
 INPUT = "input"
 
 
-Visit = Callable[[Step, QuantizedLayer, tuple[Tensor, ...], Sequence[Tensor | None]], None]
+Visit = Callable[[Step, QuantizedLayer, tuple[Tensor, ...], Scales], None]
 
 
 class QuantizedModel(nn.Module):
@@ -146,7 +147,7 @@ class QuantizedModel(nn.Module):
 
         Of tensors made in float both are there, and the copy on the grid where somebody reads it.
 
-        `visit` is called before each layer with its step, the layer, its inputs and their scales.
+        `visit` is called before each layer with its step, the layer, its inputs and the scales.
         """
         if not self.training:
             self._require_ranges()
@@ -172,9 +173,11 @@ class QuantizedModel(nn.Module):
         if self.training or self.islands.needs_rounding(tensor, self.output):
             values[rounded(tensor)] = self._on_grid(tensor, made)
 
-    def scales(self, step: Step) -> list[Tensor | None]:
-        """The scales of what a step reads: none where it reads floats."""
-        return [None if step.key in self.islands.steps else self._scale(name) for name in step.inputs]
+    def scales(self, step: Step) -> Scales:
+        """The scales of what a step reads and makes: none where those are floats."""
+        if step.key in self.islands.steps:
+            return Scales((None,) * len(step.inputs))
+        return Scales(tuple(self._scale(name) for name in step.inputs), self._scale(step.key))
 
     @contextmanager
     def unrounded(self, but: str | None = None) -> Iterator[None]:

@@ -129,13 +129,17 @@ def straight_through(values: Tensor, exact: Tensor) -> Tensor:
     return values + (exact - values).detach()
 
 
-def weight_scale(weight: Tensor, bias: Tensor | None, input_scale: Tensor | None) -> Tensor:
-    """One scale per output channel, (out,): the largest magnitude over 127.
+def weight_scale(
+    weight: Tensor, bias: Tensor | None, input_scale: Tensor | None, share: Tensor | None = None
+) -> Tensor:
+    """One scale per output channel, (out,): the largest magnitude, or a learned `share` of it (out,), over 127.
 
     It is larger only where a channel is (almost) dead, or where its bias would overflow int32.
     """
     weight = weight.detach()
     scale = weight.abs().flatten(1).amax(1) / WEIGHT_MAX
+    if share is not None:
+        scale = scale * share.detach()
     largest = scale.amax()
     scale = torch.maximum(scale, torch.where(largest > 0, largest * _SMALLEST_CHANNEL, torch.ones_like(largest)))
     if bias is not None and input_scale is not None:

@@ -45,7 +45,7 @@ def model_of(scales, output):
 
 def outputs(model, folder):
     found = []
-    for suffix, kernels in (("onnx", "exact"), ("tflite", "deployed")):
+    for suffix, kernels in (("onnx", "exact"), ("tflite", "deployed"), ("tflite", "reference")):
         path = folder / f"sum.{suffix}"
         write_network(model.network(), path)
         found.append(run_model(path, every_pair().numpy(), kernels).reshape(256, 256))
@@ -63,9 +63,10 @@ def test_runtimes_round_every_sum_alike(tmp_path, seed):
     model.settle()
     after = model.network().tensors["002_add"].grid.scale
     assert 0.9999 < after / before < 1.013
-    onnx, tflite, fake_quantized = outputs(model, tmp_path)
+    onnx, tflite, reference, fake_quantized = outputs(model, tmp_path)
     assert len(np.unique(onnx)) > 200
     np.testing.assert_array_equal(onnx, tflite)
+    np.testing.assert_array_equal(onnx, reference)
     np.testing.assert_array_equal(onnx, fake_quantized)
 
 
@@ -73,7 +74,7 @@ def test_without_settling_they_do_not(tmp_path):
     # Half the sums of these scales are exact ties: to even in one runtime, up in the other.
     model = model_of((0.01, 0.01), 0.02)
     grids = [model.network().tensors[name].grid for name in ("000_conv", "001_conv", "002_add")]
-    onnx, tflite, _ = outputs(model, tmp_path)
+    onnx, tflite, *_ = outputs(model, tmp_path)
     differing = int((onnx != tflite).sum())
     assert 0 < differing <= disputed_sums(*grids)
 

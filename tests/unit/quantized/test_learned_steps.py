@@ -11,9 +11,10 @@ from torch.nn import functional as F  # noqa: N812
 from edgekd.convert.inference import run_model
 from edgekd.convert.isolated import write_network
 from edgekd.nn.quantized.layers import WeightedLayer
-from edgekd.nn.quantized.learned_steps import LearnedQuantizer, gradient_scale, learn_steps, settle_steps
+from edgekd.nn.quantized.learned_steps import LearnedQuantizer, learn_steps, settle_steps
 from edgekd.nn.quantized.model import quantize_model
 from edgekd.nn.quantized.quantizer import ActivationQuantizer
+from edgekd.nn.quantized.weight_steps import gradient_scale
 from edgekd.records import Quantization, Training
 from edgekd.tasks import Development, Split
 from edgekd.train.distill import train_quantized
@@ -65,11 +66,12 @@ def test_a_weights_gradient_is_lsqs(image_student):
     layer = next(layer for layer in model.layers.values() if isinstance(layer, WeightedLayer))
     original = layer.weight.detach().clone()
     learn_steps(model)
-    log_step = layer.parametrizations.weight[0].log_step
+    log_step = layer.weight_step.log_step
     with torch.no_grad():
         log_step.fill_(-0.4)
     weights = torch.randn_like(original)
-    (layer.weight * weights).sum().backward()
+    scale = original.abs().flatten(1).amax(1) / 127 * math.exp(-0.4)
+    (layer.weight_step.round(layer.weight, scale) * weights).sum().backward()
 
     step = (original.abs().flatten(1).amax(1) / 127 * math.exp(-0.4)).requires_grad_()
     per_channel = step.reshape(-1, 1, 1, 1)
@@ -105,12 +107,17 @@ def train(model, student, inputs, steps=20, rate=3e-3):
 
 def test_learning_starts_from_the_calibrated_model(calibrated):
     _, model, inputs = calibrated
+    step = model.network().output_scale()
     with torch.no_grad():
         before = model(inputs)
         learn_steps(model)
-        torch.testing.assert_close(model.train()(inputs), before, rtol=0, atol=1e-5)
+        learning = model.train()(inputs)
         settle_steps(model)
-        torch.testing.assert_close(model.eval()(inputs), before, rtol=0, atol=1e-5)
+        after = model.eval()(inputs)
+    for outputs in (learning, after):
+        # Training sums in float32, inference in whole steps: a half may fall to either side.
+        steps = torch.round((outputs - before) / step).abs()
+        assert steps.max() <= 1 and (steps == 0).float().mean() >= 0.97
 
 
 def test_what_was_learned_is_an_ordinary_model(calibrated, tmp_path):
@@ -119,7 +126,9 @@ def test_what_was_learned_is_an_ordinary_model(calibrated, tmp_path):
     learn_steps(model)
     train(model, student, inputs)
     with torch.no_grad():
-        learning = model.eval()(inputs)
+        # The first pass makes the grids that the last step of training moved; weights follow their outputs' grids.
+        model.eval()(inputs)
+        learning = model(inputs)
     settle_steps(model)
     with torch.no_grad():
         settled = model(inputs)

@@ -6,7 +6,7 @@ already on their grids, with the grids' scales; its output is put on a grid by t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,7 +15,15 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from edgekd.nn.quantized.network import Activation, Grid
 
-Scales = Sequence[Tensor | None]
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """The scales of what a layer reads and of what it makes, each a scalar tensor: None where those are floats."""
+
+    inputs: tuple[Tensor | None, ...]
+    output: Tensor | None = None
+
+
 GridRule = Literal["own", "input", "join"]
 """`own`: the output has a grid of its own. `input`: it lies on the input's, because values are moved or averaged
 and none is made. `join`: all inputs and the output share one."""

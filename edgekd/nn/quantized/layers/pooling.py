@@ -13,11 +13,16 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from edgekd.nn.quantized.layers.base import QuantizedLayer, Scales
 from edgekd.nn.quantized.quantizer import straight_through
 
+HALVES_UP = 1.0 + 2.0**-19
+"""Factor on the means of windows: halves become a little more, so that every runtime rounds them away from 0."""
 
-def _mean_of_steps(mean: Callable[[Tensor], Tensor], values: Tensor, scale: Tensor | None) -> Tensor:
+
+def _mean_of_steps(
+    mean: Callable[[Tensor], Tensor], values: Tensor, scale: Tensor | None, factor: float = 1.0
+) -> Tensor:
     if scale is None:
         return mean(values)
-    steps = mean(torch.round(values.detach() / scale))
+    steps = mean(torch.round(values.detach() / scale)) * factor
     return straight_through(mean(values), torch.round(steps) * scale)
 
 
@@ -30,7 +35,7 @@ class GlobalAveragePool(QuantizedLayer):
     def compute(self, inputs: tuple[Tensor, ...], scales: Scales) -> Tensor:
         """The mean."""
         keepdim = self.attributes["keepdim"]
-        return _mean_of_steps(lambda values: values.mean((2, 3), keepdim=keepdim), inputs[0], scales[0])
+        return _mean_of_steps(lambda values: values.mean((2, 3), keepdim=keepdim), inputs[0], scales.inputs[0])
 
 
 class AveragePool(QuantizedLayer):
@@ -50,14 +55,14 @@ class AveragePool(QuantizedLayer):
             padded = F.pad(values, (left, right, top, bottom)) if any(self.attributes["padding"]) else values
             return F.avg_pool2d(padded, self.attributes["kernel"], self.attributes["stride"])
 
-        return _mean_of_steps(mean, inputs[0], scales[0])
+        return _mean_of_steps(mean, inputs[0], scales.inputs[0], HALVES_UP)
 
     def describe(self, scales: Scales) -> dict[str, Any]:
         """Where quantized, a depthwise convolution: the runtimes' own means round ties differently, this one alike.
 
-        All weights are 64 on the scale 1 / (64 window), so that a mean of 4, 8 or 16 is computed without any error.
+        All weights are 64, so that sums are whole multiples of 64 and none lies near a half that is not one.
         """
-        if scales[0] is None:
+        if scales.inputs[0] is None:
             return super().describe(scales)
         channels, (height, width) = self.attributes["channels"], self.attributes["kernel"]
         return {
@@ -69,7 +74,7 @@ class AveragePool(QuantizedLayer):
                 "groups": channels,
             },
             "weight": np.full((channels, 1, height, width), 64, np.int8),
-            "weight_scale": np.full(channels, 1.0 / (64 * height * width), np.float32),
+            "weight_scale": np.full(channels, HALVES_UP / (64 * height * width), np.float32),
             "bias": np.zeros(channels, np.int32),
         }
 
