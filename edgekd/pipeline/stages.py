@@ -15,6 +15,7 @@ from torch import nn
 
 import edgekd
 from edgekd.errors import BuildError
+from edgekd.nn.weights import load_weights
 from edgekd.pipeline.console import Progress
 from edgekd.records import Record, Stage
 from edgekd.store import RunDirectory, hash_file, hash_inputs
@@ -150,12 +151,7 @@ class StageRunner:
         return found
 
     def _restore(self, name: str, model: nn.Module) -> None:
-        path = self.run.checkpoint(name)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            raise BuildError(f"{path} does not fit the {name} it should be: {error}") from error
+        load_weights(model, self.run.checkpoint(name), "the run's", f"the {name} it should be", BuildError)
         model.eval()
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from edgekd.errors import BuildError, ConfigurationError
+from edgekd.nn.weights import read_state
 
 
 def identity(*parts: object) -> str:
@@ -42,10 +42,7 @@ def load(path: Path, expected_identity: str) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise BuildError(f"checkpoint {path} is damaged: remove it to start over: {error}") from error
+    state = read_state(path, "checkpoint", BuildError, ": remove it to start over")
     if state.get("identity") != expected_identity:
         raise ConfigurationError(
             f"checkpoint {path} is of a run with another seed, schedule, model, data, regime or objectives: remove it, "

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError, MissingExtraError
+from edgekd.nn.weights import load_weights
 
 
 class BlackBox(nn.Module):
@@ -39,10 +40,7 @@ def load_teacher(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
         return BlackBox(_exported(path))
     if path.suffix == ".pt":
         model = build()
-        try:
-            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except RuntimeError as error:
-            raise ConfigurationError(f"teacher {path}: not weights of the task's own teacher: {error}") from error
+        load_weights(model, path, "teacher", "the task's own teacher")
         return model.eval()
     raise ConfigurationError(f"teacher {path}: must end in .onnx, .pt2 (torch.export) or .pt (weights)")
 

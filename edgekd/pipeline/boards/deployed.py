@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
-
-import torch
 
 from edgekd.core.architecture import Architecture
 from edgekd.errors import ConfigurationError
 from edgekd.nn.students import Student
+from edgekd.nn.weights import load_weights
 from edgekd.records import Recipe, Report
 from edgekd.store import RunDirectory, hash_file
 
@@ -54,19 +52,9 @@ def deployed_student(start: str, architecture: Architecture) -> Student:
     """
     path = Path(start)
     weights = path if path.is_file() else _weights_in(path)
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise ConfigurationError(f"distill.continual.start: {weights} is no file of weights: {error}") from error
     student = Student(architecture)
-    try:
-        student.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        said = str(error).splitlines()[-1].strip()
-        raise ConfigurationError(
-            f"distill.continual.start: {weights} are weights of another student than the recipe's [student.fixed], or "
-            f"of another number of classes: {said}"
-        ) from error
+    whose = "the student of the recipe's [student.fixed] and the task's classes"
+    load_weights(student, weights, "distill.continual.start (--from)", whose)
     return student.eval()
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import nn
 
 from edgekd.convert.divergence import Form
 from edgekd.convert.parity import GATED, LADDER, LEAST_AGREEMENT, float_rung, form_logits, rungs, torch_logits
@@ -16,6 +14,7 @@ from edgekd.errors import BuildError, ConfigurationError
 from edgekd.load import load_recipe
 from edgekd.nn.quantized.model import QuantizedModel, quantize_model
 from edgekd.nn.students import Student, example_input
+from edgekd.nn.weights import load_weights
 from edgekd.pipeline.boards.deployed import kept_checkpoint
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.fitting.evaluation import PARITY_INPUTS
@@ -123,7 +122,7 @@ def _models(run: RunDirectory, report: Report, task: Task) -> tuple[Student, Qua
     if parent is not None and hash_file(checkpoint) != parent:
         raise BuildError(f"{checkpoint} is not what the files were made from: its sha256 is not {parent}")
     quantized = quantize_model(student, example_input(architecture), int8[0].scheme)
-    _load(quantized, checkpoint)
+    load_weights(quantized, checkpoint, "the run's", "the student in the report", BuildError)
     if report.quantization is not None and report.quantization.mixed is not None:
         quantized.keep_float(report.quantization.mixed.float_steps)
     return student, quantized.eval()
@@ -134,15 +133,8 @@ def _float_student(run: RunDirectory, report: Report, student: Student) -> Stude
     checkpoint = kept_checkpoint(run, report)
     if checkpoint is None:
         return None
-    _load(student, checkpoint)
+    load_weights(student, checkpoint, "the run's", "the student in the report", BuildError)
     return student.eval()
-
-
-def _load(model: nn.Module, path: Path) -> None:
-    try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except RuntimeError as error:
-        raise BuildError(f"{path} does not fit the student in the report: {error}") from error
 
 
 def _share(logits: np.ndarray, labels: np.ndarray) -> float:

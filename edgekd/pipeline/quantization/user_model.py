@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import pickle
 import runpy
 import sys
-import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from edgekd.errors import ConfigurationError
+from edgekd.errors import BuildError, ConfigurationError
+from edgekd.nn.evaluation import evaluating
+from edgekd.nn.user_code import where
+from edgekd.nn.weights import load_weights
 from edgekd.tasks import Development, Split, load_task
 from edgekd.train.examples import logits_of
 from edgekd.train.objectives import OUTPUTS_IN_WORDS
@@ -73,6 +74,7 @@ def load_user_model(reference: str, weights: Path | None) -> nn.Module:
 
     Raises:
         ConfigurationError: no such file, function or weights, code that raises, or weights of another module.
+        BuildError: a parameter is NaN or infinite; it is named.
     """
     file, separator, factory = reference.rpartition(":")
     path = Path(file)
@@ -88,11 +90,12 @@ def load_user_model(reference: str, weights: Path | None) -> nn.Module:
     try:
         model = build()
     except Exception as error:  # whatever a user's code raises is its fault, and is shown with its line
-        raise ConfigurationError(f"{reference} raised:\n{_where(error, path)}") from error
+        raise ConfigurationError(f"{reference} raised:\n{where(error)}") from error
     if not isinstance(model, nn.Module):
         raise ConfigurationError(f"{reference} returned {type(model).__name__}, not a torch module")
     if weights is not None:
-        _load_weights(model, weights)
+        load_weights(model, weights, "--weights", "the model")
+    _require_finite(model, reference)
     return model.eval()
 
 
@@ -102,34 +105,22 @@ def _run(path: Path) -> dict[str, Any]:
     try:
         return runpy.run_path(str(path), run_name="edgekd_model")
     except Exception as error:  # as above: a user's code
-        raise ConfigurationError(f"{path} raised while it was read:\n{_where(error, path)}") from error
+        raise ConfigurationError(f"{path} raised while it was read:\n{where(error)}") from error
     finally:
         sys.path.remove(folder)
 
 
-def _where(error: BaseException, path: Path) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [f"  {frame.filename}:{frame.lineno} in {frame.name}: {frame.line}" for frame in frames]
-    kept = [line for line in lines if path.name in line] or lines[-1:]
-    return "\n".join([*kept, f"  {type(error).__name__}: {error}"])
-
-
-def _load_weights(model: nn.Module, path: Path) -> None:
-    if not path.is_file():
-        raise ConfigurationError(f"--weights {path} does not exist")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise ConfigurationError(
-            f"--weights {path} is no torch state dict that can be read safely (weights_only): {error}"
-        ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"--weights {path} do not fit the model: {error}") from error
+def _require_finite(model: nn.Module, reference: str) -> None:
+    """Refuse parameters and running statistics that are no numbers; masks and the like may be infinite."""
+    running = ((name, buffer) for name, buffer in model.named_buffers() if "running_" in name)
+    for name, values in (*model.named_parameters(), *running):
+        if isinstance(values, (UninitializedParameter, UninitializedBuffer)) or bool(torch.isfinite(values).all()):
+            continue
+        wrong = int((~torch.isfinite(values)).sum())
+        raise BuildError(
+            f"{name} of {reference} holds {wrong} of {values.numel()} values that are NaN or infinite: its training "
+            "diverged, or the weights are damaged"
+        )
 
 
 def load_calibration(name: str, model: nn.Module) -> CalibrationData:
@@ -203,9 +194,11 @@ def _arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
 
 def as_images(model: nn.Module, inputs: NDArray[np.float32]) -> nn.Module:
     """The model itself where it takes inputs (N, C, H, W), else, for signals or ids, as one that does."""
-    if inputs.ndim != 4 or _output_shape(model, inputs[:1]) is not None:
+    first = inputs[:1]
+    if inputs.ndim != 4 or not isinstance(_answer(model, first), Exception):
         return model
-    ids = inputs.shape[1:3] == (1, 1) and _output_shape(Images(model), inputs[:1]) is None
+    numbers = inputs.shape[1:3] == (1, 1) and bool(np.all(first == np.rint(first)))
+    ids = numbers and isinstance(_answer(Images(model), first), Exception)
     return taking_ids(model) if ids else Images(model)
 
 
@@ -217,21 +210,32 @@ def answered_by(images: nn.Module, split: Split) -> Split:
 
 def _require_accepts(model: nn.Module, inputs: NDArray[np.float32], classes: int | None) -> int:
     """How many classes the model tells apart."""
-    shape = _output_shape(as_images(model, inputs), inputs)
-    if shape is None:
-        raise ConfigurationError(
-            f"{type(model).__name__} does not take inputs of shape (N, {', '.join(map(str, inputs.shape[1:]))})"
-        )
-    if len(shape) != 2 or (classes is not None and shape[1] != classes):
-        wanted = f"(N, {classes})" if classes is not None else "(N, classes)"
-        raise ConfigurationError(f"{type(model).__name__} gives outputs of shape {shape}, but {wanted} is needed")
-    return shape[1]
+    name, wanted = type(model).__name__, "(N, classes)" if classes is None else f"(N, {classes})"
+    outputs = _answer(as_images(model, inputs), inputs)
+    if isinstance(outputs, Exception):
+        shape = ", ".join(map(str, inputs.shape[1:]))
+        raise ConfigurationError(f"{name} refuses the one input it was given, (N, {shape}):\n{where(outputs)}")
+    if not isinstance(outputs, Tensor):
+        raise ConfigurationError(f"{name} gives {_described(outputs)}; edgekd takes one tensor {wanted}: return that")
+    if outputs.dim() != 2 or (classes is not None and outputs.shape[1] != classes):
+        raise ConfigurationError(f"{name} gives outputs of shape {tuple(outputs.shape)}, but {wanted} is needed")
+    return outputs.shape[1]
 
 
-def _output_shape(model: nn.Module, inputs: NDArray[np.float32]) -> tuple[int, ...] | None:
+def _described(outputs: Any) -> str:
+    """What is no tensor, in words."""
+    kind = type(outputs).__name__
+    if isinstance(outputs, dict):
+        return f"{len(outputs)} output{'s'[: len(outputs) != 1]} in a {kind} ({', '.join(map(str, outputs))})"
+    if isinstance(outputs, (tuple, list)):
+        return f"{len(outputs)} output{'s'[: len(outputs) != 1]} in a {kind}"
+    return f"a {kind}"
+
+
+def _answer(model: nn.Module, inputs: NDArray[np.float32]) -> Any:
+    """What a module says to inputs, or the exception that it raised instead."""
     try:
-        with torch.no_grad():
-            outputs = model.eval()(torch.from_numpy(inputs))
-    except Exception:  # noqa: BLE001 - a user's forward may raise anything where the rank is not its own
-        return None
-    return tuple(outputs.shape) if isinstance(outputs, Tensor) else None
+        with torch.no_grad(), evaluating(model):
+            return model(torch.from_numpy(inputs))
+    except Exception as error:  # noqa: BLE001 - a user's forward may raise anything where the rank is not its own
+        return error

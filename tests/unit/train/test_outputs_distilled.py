@@ -132,7 +132,7 @@ def test_distilling_goes_on_from_a_deployed_student(tmp_path, capfd):
     assert "went on from a deployed one" in result["verdict"]
     for arguments, said in (
         (("--from", tmp_path / "nothing"), "does not exist: name a run or a file of weights"),
-        (("--from", small), "is no file of weights"),
+        (("--from", small), "not torch weights"),
         (("--from", weights, "--regime", "self"), "is for distill.regime = 'continual', not 'self'"),
     ):
         ran = invoke("distill", small, "--task", digits, *arguments)
@@ -140,4 +140,4 @@ def test_distilling_goes_on_from_a_deployed_student(tmp_path, capfd):
         assert said in ran.output + "".join(capfd.readouterr())
     ran = invoke("distill", "--task", digits, "--from", weights)
     assert ran.exit_code == 3
-    assert "weights of another student" in ran.output + "".join(capfd.readouterr())
+    assert "the weights do not fit the student" in ran.output + "".join(capfd.readouterr())

@@ -50,7 +50,7 @@ def test_files_that_are_no_teacher_are_refused(tmp_path):
     with pytest.raises(ConfigurationError, match=r"must end in \.onnx"):
         load_teacher(tmp_path / "t.bin", build)
     torch.save({"other": torch.zeros(1)}, tmp_path / "t.pt")
-    with pytest.raises(ConfigurationError, match="not weights of the task's own teacher"):
+    with pytest.raises(ConfigurationError, match="the weights do not fit the task's own teacher"):
         load_teacher(tmp_path / "t.pt", build)
 
 
