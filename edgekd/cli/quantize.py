@@ -139,6 +139,12 @@ def _show(found: Quantized, console: Console) -> None:
             f"{rung.max_abs_lsb} LSB",
             soft_wrap=True,
         )
+    for distance in found.distances:
+        console.print(
+            f"{distance.path} and {distance.against}: {distance.top1_agreement:.2%} same class, outputs at most "
+            f"{distance.share_of_range:.2g} of their range apart",
+            soft_wrap=True,
+        )
     for layer in found.layers[:SHOWN_LAYERS]:
         noise = "no noise" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f} dB behind it"
         console.print(

@@ -79,7 +79,7 @@ def require_honest(path: Path, claimed: Scheme) -> Audit:
     errors = [finding for finding in audit.findings if finding.severity == "error"]
     named = "; ".join(f"{finding.node}: {finding.problem}" for finding in errors[:3])
     more = f" (and {len(errors) - 3} more)" if len(errors) > 3 else ""
-    raise BuildError(f"{path} is not {claimed}, it is {audit.found_scheme}: {named}{more}")
+    raise BuildError(f"{path.name} is not {claimed}, it is {audit.found_scheme}: {named}{more}")
 
 
 def found_scheme(nodes: tuple[TypedNode, ...]) -> str:

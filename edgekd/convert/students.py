@@ -39,7 +39,7 @@ def convert_student(
     """Write a student's files, audited, in the order of `names`.
 
     Args:
-        float_model: the float student, for the fp32 files.
+        float_model: the float student, for the fp32 files, and fp16 ones beside those of another scheme.
         quantized_model: its fake-quantized form, trained or calibrated, for the int8 files.
         example: one input (1, C, H, W) float32; its shape fixes the files' input.
         out_dir: the directory the files go to; it exists.
@@ -77,8 +77,8 @@ def _networks(
     networks: dict[str, Network] = {}
     if quantized_model.scheme in schemes:
         networks[quantized_model.scheme] = quantized_model.network()
-    if "fp32" in schemes:
-        networks["fp32"] = quantize_model(float_model, example, "fp32").network()
+    for scheme in {"fp32", "fp16"} & (schemes - set(networks)):
+        networks[scheme] = quantize_model(float_model, example, scheme).network()  # type: ignore[arg-type]
     missing = schemes - set(networks)
     if missing:
         raise BuildError(f"no model of scheme {', '.join(sorted(missing))} was given: it is {quantized_model.scheme}")

@@ -5,11 +5,13 @@ from edgekd.records.artifact import (
     Accelerated,
     Artifact,
     Audit,
+    FileDistance,
     Finding,
     Format,
     InferenceRuntime,
     Parity,
     Scheme,
+    TorchForm,
 )
 from edgekd.records.base import Basis, Estimate, Record, RuntimeName
 from edgekd.records.budget import LATENCY_PERCENTILES, Budget
@@ -125,6 +127,7 @@ __all__ = [
     "Dkd",
     "Estimate",
     "Featured",
+    "FileDistance",
     "Finding",
     "FitNet",
     "FitPlan",
@@ -184,6 +187,7 @@ __all__ = [
     "TaskChoice",
     "ThrottleSample",
     "TimedRound",
+    "TorchForm",
     "Training",
     "Verdict",
     "named_plan",

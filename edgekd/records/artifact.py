@@ -61,6 +61,23 @@ class Parity(Record):
     first_divergent_layer: str | None = None
 
 
+TorchForm = Literal["the module", "the rounded module"]
+
+
+class FileDistance(Record):
+    """How far the outputs of a file are from those of the torch module it was made from, over the same real inputs.
+
+    `max_abs` is the largest distance of two outputs, `share_of_range` the same as a share of torch's outputs' range.
+    """
+
+    path: str
+    against: TorchForm
+    inputs: PositiveInt
+    max_abs: float
+    share_of_range: float
+    top1_agreement: NonNegative
+
+
 class Artifact(Record):
     """A file in the run directory. `path` is relative to it; `parent` is the sha256 of what it was made from."""
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,34 @@ def writing(path: Path) -> Iterator[Path]:
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
+
+
+@contextlib.contextmanager
+def writing_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder to write files to; they become those of `folder` when the block ends well, else vanish.
+
+    Args:
+        folder: empty or not there; only files, no folders, may be made for it.
+
+    Raises:
+        ConfigurationError: the disk is full, the place is read-only or the folder cannot be made.
+    """
+    # An empty folder that is there may be one of few places that can be written, such as a container's mount.
+    beside = folder if folder.is_dir() else folder.parent
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(prefix=f".{folder.name or 'edgekd'}-", dir=beside)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    with temporary as name:
+        yield Path(name)
+        try:
+            folder.mkdir(exist_ok=True)
+            for file in sorted(Path(name).iterdir()):
+                file.replace(folder / file.name)
+            sync_directory(folder)
+        except OSError as error:
+            raise output_error(folder, error) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -46,7 +46,8 @@ def layer_noise(model: QuantizedModel, inputs: Tensor) -> list[LayerNoise]:
         grid = network.tensors[layer.output].grid
         if grid is None or layer.kind in BORDERS:
             continue
-        low, high = (-128 - grid.zero_point) * grid.scale, (127 - grid.zero_point) * grid.scale
+        most = 2 ** (grid.bits - 1)
+        low, high = (-most - grid.zero_point) * grid.scale, (most - 1 - grid.zero_point) * grid.scale
         reference, noisy = exact[layer.output], rounded[layer.output]
         half = grid.scale / 2
         found.append(

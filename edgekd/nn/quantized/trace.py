@@ -6,19 +6,23 @@ Signals (N, C, L) are images of height 1 here, (N, C, 1, L), because TFLite has 
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import operator
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.attention import batch_first_attention
 from edgekd.nn.quantized.calls import Call, describe
 from edgekd.nn.quantized.operations import Operation, Trace
 from edgekd.nn.quantized.views import View, stored_shape
+from edgekd.nn.user_code import own_lines
 
 
 def trace(model: nn.Module, example: Tensor) -> Trace:
@@ -102,14 +106,27 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     inputs = example[:1].detach().cpu().expand(2, *example.shape[1:]).contiguous()
     free = ({0: torch.export.Dim.DYNAMIC},)
     try:
-        with torch.no_grad(), _no_fast_path():
+        with torch.no_grad(), _no_fast_path(), _quiet():
             return torch.export.export(module, (inputs,), dynamic_shapes=free, strict=False)
     except _EXPORT_ERRORS as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, GuardOnDataDependentSymNode):
+            reason = f"what it does depends on values that it computes, and a file has no branches ({reason})"
         shape = ", ".join(map(str, example.shape[1:]))
-        raise BuildError(
-            f"{type(model).__name__} cannot be traced for inputs (N, {shape}), N free: {reason}"
-        ) from error
+        said = f"{type(model).__name__} cannot be traced for inputs (N, {shape}), N free: {reason}"
+        raise BuildError("\n".join([said, *own_lines(error)])) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it torch does not print the graph as far as it came, nor warn: what it raises is said in one message."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgekd.convert.distances import file_distance, require_float_alike
 from edgekd.convert.inference import run_model
-from edgekd.convert.parity import LEAST_AGREEMENT, check_parity
+from edgekd.convert.parity import check_parity, torch_logits
 from edgekd.convert.students import FileKey, convert_student
 from edgekd.core.spread import evenly
 from edgekd.core.verdicts import MEASURED_ONLY, exit_code, judge
@@ -23,6 +24,7 @@ from edgekd.pipeline.fitting.evaluation import PARITY_INPUTS, SHIPPED_INPUTS
 from edgekd.pipeline.quantization.mixed import mix
 from edgekd.pipeline.quantization.options import lowered_scheme, require_consistent
 from edgekd.pipeline.quantization.pruning import PruneOptions, prune_and_train
+from edgekd.pipeline.quantization.pruning_result import PruningReport
 from edgekd.pipeline.quantization.quantizing import Allowance, FloatModel, Rounded, quantize_float
 from edgekd.pipeline.quantization.result import Quantized, Step
 from edgekd.pipeline.quantization.user_model import (
@@ -39,21 +41,25 @@ from edgekd.records import (
     Accuracy,
     Artifact,
     Budget,
+    FileDistance,
     Parity,
     Qat,
     Quantization,
     QuantizationStep,
     Scheme,
+    TorchForm,
     Verdict,
 )
 from edgekd.report.layer_plot import layers_svg
-from edgekd.store import write_text
+from edgekd.store import write_text, writing_folder
 from edgekd.store.places import require_free
 from edgekd.tasks import Development
 from edgekd.train.examples import resolve_device
 
 RESULT_FILE = "quantize.json"
 LAYERS_FILE = "layers.svg"
+COMPARED_INPUTS = 200
+"""Validation inputs over which files are held against torch that need not agree with it in (nearly) every class."""
 
 
 @dataclass(frozen=True)
@@ -136,16 +142,25 @@ def quantize(
     # What has no form is refused before anything takes time.
     quantize_model(work.float.module, work.float.example, options.lowered_scheme)
     rounded = work.rounded()
-    final, report = rounded.model, rounded.report
     if options.float_io:
-        final.use_float_io()
-    progress.stage("convert", final.scheme)
-    out.mkdir(parents=True, exist_ok=True)
-    names = _names(final.scheme)
-    artifacts = convert_student(work.float.module, final, work.float.example, out, names, opset=options.opset)
-    progress.stage("parity", "the files against the fake-quantized module")
-    agreement = work.parity(final, out, artifacts)
-    right = work.file_correct(out, artifacts, final.scheme)
+        rounded.model.use_float_io()
+    with writing_folder(out) as folder:
+        result = _written(reference, out, folder, work, rounded, pruning)
+    return result
+
+
+def _written(
+    reference: str, out: Path, folder: Path, work: _Work, rounded: Rounded, pruning: PruningReport | None
+) -> Quantized:
+    """The files and their report, in `folder`, which becomes `out`."""
+    final, report, data = rounded.model, rounded.report, work.data
+    work.progress.stage("convert", final.scheme)
+    names, opset = _names(final.scheme), work.options.opset
+    artifacts = convert_student(work.float.module, final, work.float.example, folder, names, opset=opset)
+    work.progress.stage("parity", "the files against the module")
+    distances = work.distances(final, folder, artifacts)
+    agreement = work.parity(final, folder, artifacts)
+    right = work.file_correct(folder, artifacts, final.scheme)
     verdict = work.verdict(right)
     result = Quantized(
         model=reference,
@@ -165,13 +180,14 @@ def quantize(
         file_accuracy=float(np.mean(right)),
         artifacts=tuple(artifacts),
         parity=agreement,
+        distances=distances,
         layers=tuple(sorted(report.layers, key=lambda layer: -layer.damage_nats)),
         verdict=verdict,
         exit_code=EXIT_MET if verdict is None else exit_code([verdict]),
     )
-    write_text(out / RESULT_FILE, result.model_dump_json(indent=2) + "\n")
+    write_text(folder / RESULT_FILE, result.model_dump_json(indent=2) + "\n")
     if report.layers:
-        write_text(out / LAYERS_FILE, layers_svg(report.layers))
+        write_text(folder / LAYERS_FILE, layers_svg(report.layers))
     return result
 
 
@@ -181,7 +197,7 @@ class _Work:
     def __init__(
         self, model: nn.Module, whole: nn.Module, data: CalibrationData, options: QuantizeOptions, progress: Progress
     ) -> None:
-        self.options, self.progress, self.test = options, progress, data.test
+        self.options, self.progress, self.data, self.test = options, progress, data, data.test
         images, development = as_images(model, data.development.train.inputs), data.development
         if not data.labelled:
             train, validation, self.test = (
@@ -202,6 +218,9 @@ class _Work:
             seed=options.seed,
             device=resolve_device(options.device),
         )
+        self._compared = development.validation.inputs[evenly(len(development.validation), COMPARED_INPUTS)]
+        # Before anything is done to the module, so that it shows where something is.
+        self._float_logits = torch_logits(images, self._compared)
 
     def rounded(self) -> Rounded:
         """Calibration, training and layers in float where they are wanted."""
@@ -217,10 +236,30 @@ class _Work:
         """The gated rungs of `wi8_ai8`, mixed or not; other schemes promise no such agreement."""
         paths = {artifact.format: out / artifact.path for artifact in artifacts if artifact.scheme == model.scheme}
         if model.scheme not in INT8_SCHEMES:
-            self.progress.update(f"{model.scheme} promises no agreement of {LEAST_AGREEMENT:.0%}: not compared")
             return ()
         inputs = self.float.data.validation.inputs
         return check_parity(model.cpu(), paths["tflite"], paths["onnx"], inputs[evenly(len(inputs), PARITY_INPUTS)])
+
+    def distances(self, model: QuantizedModel, out: Path, artifacts: list[Artifact]) -> tuple[FileDistance, ...]:
+        """How far each file is from torch that `parity` does not compare.
+
+        Raises:
+            BuildError: an fp32 file does not compute what the module did when it was loaded.
+        """
+        forms: dict[Scheme, tuple[TorchForm, np.ndarray]] = {
+            "fp32": ("the module", self._float_logits),
+            "fp16": ("the module", self._float_logits),
+        }
+        if model.scheme not in (*forms, *INT8_SCHEMES):
+            forms[model.scheme] = ("the rounded module", torch_logits(model.cpu(), self._compared))
+        found = [
+            file_distance(out / artifact.path, self._compared, *forms[artifact.scheme])
+            for artifact in artifacts
+            if artifact.scheme in forms
+        ]
+        fp32 = {artifact.path for artifact in artifacts if artifact.scheme == "fp32"}
+        require_float_alike(distance for distance in found if distance.path in fp32)
+        return tuple(found)
 
     def _test_rows(self) -> list[int]:
         return evenly(len(self.test), SHIPPED_INPUTS)
@@ -263,4 +302,7 @@ def _names(scheme: Scheme) -> dict[FileKey, str]:
         for wanted in dict.fromkeys((scheme, "fp32")):
             if not (wanted == "wi8_ai8_symmetric" and file_format == "tflite"):
                 names[file_format, wanted] = f"model_{wanted}.{file_format}"
+    if scheme == "wi8_ai8_symmetric":
+        # What it must be faster than on the GPUs that it is for.
+        names["onnx", "fp16"] = "model_fp16.onnx"
     return names

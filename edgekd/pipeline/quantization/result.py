@@ -6,7 +6,17 @@ from typing import Literal
 
 from edgekd.errors import EXIT_MET
 from edgekd.pipeline.quantization.pruning_result import PruningReport
-from edgekd.records import Artifact, LayerReport, MixedReport, Parity, QuantizationStep, Record, Scheme, Verdict
+from edgekd.records import (
+    Artifact,
+    FileDistance,
+    LayerReport,
+    MixedReport,
+    Parity,
+    QuantizationStep,
+    Record,
+    Scheme,
+    Verdict,
+)
 
 
 class Step(QuantizationStep):
@@ -23,7 +33,8 @@ class Quantized(Record):
     Accuracies are of torch models: `accuracy` on the test split, `validation_accuracy` on the one that decided.
     `metric` says what they are: where the inputs had no labels, agreement with the float model. `file_accuracy` is
     that of the .tflite (.onnx where there is none) itself, over at most 2,000 test inputs. `layers` has the one
-    that does most damage first.
+    that does most damage first. `parity` holds the rungs that must agree, of wi8_ai8 and wi8_ai8_mixed; `distances` how
+    far every other file is from torch, of which those of fp32 files are bounded.
     """
 
     schema_version: Literal[1] = 1
@@ -44,6 +55,7 @@ class Quantized(Record):
     file_accuracy: float
     artifacts: tuple[Artifact, ...]
     parity: tuple[Parity, ...]
+    distances: tuple[FileDistance, ...] = ()
     layers: tuple[LayerReport, ...]
     verdict: Verdict | None = None
     exit_code: int = EXIT_MET
