@@ -20,10 +20,10 @@ SchemeName = Literal["wi8_ai8", "wi8_ai8_mixed", "wi8_ai8_symmetric", "wi8_ai16"
 _KERNELS = {"tflite": "XNNPACK in LiteRT", "onnxruntime": "onnxruntime", "tensorrt": "TensorRT"}
 _SOURCES = {
     "flag": "as --scheme says",
-    "report": "as its run's report says",
+    "report": "as the report beside it says",
     "metadata": "as its own metadata says",
     "name": "as its name says",
-    "operators": "it claims nothing; most of its operators are that",
+    "operators": "as most of its operators are; nothing else says a scheme that edgekd knows",
 }
 
 
@@ -32,8 +32,9 @@ def audit_command(
     scheme: Annotated[
         SchemeName | None,
         typer.Option(
-            help="What the file is said to be. Default: what its run's report, its metadata or its name "
-            "(model_int8.tflite) says; else what most of its operators are."
+            help="What the file is said to be. Default: what the report beside it, its metadata or its name "
+            "(model_int8.tflite) says, and the name where that contradicts the others; else what most of its "
+            "operators are."
         ),
     ] = None,
     runtime: Annotated[

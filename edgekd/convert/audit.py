@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgekd.convert.audit_case import Case, own_claims, stored_bytes
+from edgekd.convert.audit_case import UNREADABLE, Case, own_claims, stored_bytes
 from edgekd.convert.audit_numbers import NUMBER_RULES
 from edgekd.convert.audit_structure import STRUCTURE_RULES
 from edgekd.convert.graph import Graph
@@ -99,8 +99,9 @@ def found_scheme(nodes: tuple[TypedNode, ...]) -> str:
 
 def _declarations(path: Path, said: dict[str, str], claimed: Scheme, sha256: str | None) -> Iterator[Finding]:
     if "scheme" in said and said["scheme"] != claimed:
-        yield Finding(node="metadata", problem=f"the file's own metadata says {said['scheme']}, not {claimed}")
+        known = "cannot be read" if said["scheme"] == UNREADABLE else f"says {said['scheme']}, not {claimed}"
+        yield Finding(node="metadata", problem=f"the file's own metadata {known}")
     if sha256 is not None:
         actual = hashlib.sha256(path.read_bytes()).hexdigest()
         if actual != sha256:
-            yield Finding(node="file", problem=f"its sha256 is {actual}, but {sha256} was declared")
+            yield Finding(node="file", problem=f"not the declared file: its sha256 is {actual}, declared is {sha256}")

@@ -9,6 +9,7 @@ from edgekd.convert.graph import METADATA_NAME, Graph, GraphTensor
 from edgekd.convert.typed import TypedNode
 from edgekd.records import Scheme
 
+UNREADABLE = "unreadable metadata"
 _STATIC = {"wi8_ai8", "wi8_ai8_mixed", "wi8_ai8_symmetric", "wi8_ai16"}
 
 
@@ -42,5 +43,5 @@ def own_claims(graph: Graph) -> dict[str, str]:
     try:
         said = json.loads(graph.metadata.get(METADATA_NAME, "{}"))
     except ValueError:
-        return {"scheme": "unreadable metadata"}
+        return {"scheme": UNREADABLE}
     return {str(key): str(value) for key, value in said.items()} if isinstance(said, dict) else {}

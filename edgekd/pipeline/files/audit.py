@@ -12,9 +12,10 @@ from edgekd.convert.acceleration import RUNTIMES, acceleration
 from edgekd.convert.audit import audit_graph, found_scheme
 from edgekd.convert.audit_case import own_claims
 from edgekd.convert.graph import Graph
-from edgekd.convert.model_file import format_of, read_graph
+from edgekd.convert.model_file import format_of
 from edgekd.convert.typed import TypedNode, typed_nodes
-from edgekd.errors import BuildError, ConfigurationError
+from edgekd.errors import ConfigurationError
+from edgekd.pipeline.files.graph import graph_of
 from edgekd.records import Accelerated, Finding, Format, InferenceRuntime, Record, Scheme
 from edgekd.store import hash_file
 
@@ -22,15 +23,20 @@ RuntimeChoice = Literal["all", "tflite", "onnxruntime", "tensorrt", "none"]
 ClaimSource = Literal["flag", "report", "metadata", "name", "operators"]
 
 _SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+_VAGUE: dict[str, Scheme] = {"(quantized|quant|qdq)": "wi8_ai8", "half": "fp16"}
+"""Words that may mean something else too: they say what a file is only where nothing else does."""
 _IN_NAMES: tuple[tuple[str, Scheme], ...] = (
     *((scheme.replace("_", "[_-]"), scheme) for scheme in sorted(_SCHEMES, key=len, reverse=True)),
     ("(int16x8|16x8|int16)", "wi8_ai16"),
     ("(dynamic([_-]range)?|dynamic[_-]int8|weight[_-]only)", "wi8"),
-    ("(int8|i8|uint8|quantized|quant|qdq)", "wi8_ai8"),
-    ("(float16|half)", "fp16"),
+    ("(int8|i8|uint8)", "wi8_ai8"),
+    ("float16", "fp16"),
     ("float32", "fp32"),
+    *_VAGUE.items(),
 )
 """What a file's name may say, the more specific first; each a word of its own in the name."""
+_UNMISTAKABLE = tuple(entry for entry in _IN_NAMES if entry[0] not in _VAGUE)
+_REPORTS = ("report.json", "quantize.json")
 _BY_NUMERIC: dict[str, Scheme] = {
     "int8": "wi8_ai8",
     "int16": "wi8_ai16",
@@ -44,10 +50,11 @@ _BY_NUMERIC: dict[str, Scheme] = {
 class AuditedFile(Record):
     """What `edgekd audit` found. `scheme` is the claim, and `scheme_source` who made it.
 
-    A claim comes from `--scheme`, else from the `report.json` of the run that the file lies in, else from the file's
-    own metadata, else from its name (`model_int8.tflite`). A file that claims nothing is held against what most of its
-    operators are ("operators"). `found_scheme` is what its operators amount to. `accelerated`
-    says, per runtime, what it does not accelerate: that makes no lie, and the verdict does not depend on it.
+    A claim comes from `--scheme`, else from the `report.json` or `quantize.json` beside the file, else from the file's
+    own metadata, else from its name (`model_int8.tflite`). A name that says something else than report and metadata is
+    itself the claim. A file that claims nothing is held against what most of its operators are ("operators").
+    `found_scheme` is what its operators amount to. `accelerated` says, per runtime, what it does not accelerate: that
+    makes no lie, and the verdict does not depend on it.
     """
 
     schema_version: Literal[1] = 1
@@ -78,7 +85,7 @@ def audit(path: Path, scheme: Scheme | None, runtime: RuntimeChoice = "all") -> 
         ConfigurationError: the file is missing, or is no .tflite or .onnx that can be read, or no file of a runtime.
         MissingExtraError: what reads that format is not installed.
     """
-    graph = _readable(path)
+    graph = graph_of(path)
     declared = _declared(path)
     claim, source = _claim(path, graph, scheme, declared.get("scheme"))
     found = audit_graph(graph, path, claim, sha256=declared.get("sha256"))
@@ -109,48 +116,57 @@ def _runtimes(path: Path, wanted: RuntimeChoice) -> tuple[InferenceRuntime, ...]
     return (wanted,)
 
 
-def _readable(path: Path) -> Graph:
-    if not path.is_file():
-        what = "is a folder, not a model file" if path.is_dir() else "does not exist"
-        raise ConfigurationError(f"{path} {what}: name a .tflite or .onnx file")
-    try:
-        return read_graph(path)
-    except BuildError as error:
-        raise ConfigurationError(f"cannot audit {error}") from error
-
-
 def _declared(path: Path) -> dict[str, str]:
-    """What the report of the run that the file lies in declares for it; nothing where there is none."""
-    report = path.parent / "report.json"
-    try:
-        artifacts = json.loads(report.read_text("utf-8"))["artifacts"]
-        entries = {entry["path"]: entry for entry in artifacts}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    entry = entries.get(path.name, {})
-    return {key: str(entry[key]) for key in ("scheme", "sha256") if key in entry}
+    """What the report beside the file, of a run or of `edgekd quantize`, declares for it; nothing where none does."""
+    for name in _REPORTS:
+        try:
+            artifacts = json.loads((path.parent / name).read_text("utf-8"))["artifacts"]
+            entries = {entry["path"]: entry for entry in artifacts}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if path.name in entries:
+            return {key: str(entries[path.name][key]) for key in ("scheme", "sha256") if key in entries[path.name]}
+    return {}
 
 
 def _claim(path: Path, graph: Graph, given: str | None, declared: str | None) -> tuple[Scheme, ClaimSource]:
-    sources: tuple[tuple[str | None, ClaimSource], ...] = (
+    said: list[tuple[str | None, ClaimSource]] = [
         (given, "flag"),
         (declared, "report"),
         (own_claims(graph).get("scheme"), "metadata"),
         (scheme_in_name(path.stem), "name"),
-    )
-    for said, source in sources:
-        for scheme in _SCHEMES:
-            if scheme == said:
-                return scheme, source
-    return _of_operators(typed_nodes(graph)), "operators"
+    ]
+    found = next(((scheme, source) for one, source in said for scheme in _SCHEMES if scheme == one), None)
+    if found is None:
+        return _of_operators(typed_nodes(graph)), "operators"
+    named = _schemes_in_name(path.stem, _UNMISTAKABLE)
+    if found[1] in ("report", "metadata") and named and not any(_meets(found[0], one) for one in named):
+        # Whoever reads the name only is told something else, so the name is what the file is held against.
+        return named[0], "name"
+    return found
+
+
+def _meets(scheme: Scheme, named: Scheme) -> bool:
+    """Whether a file of a scheme may be called by another's name: what TensorRT takes is int8 from end to end too.
+
+    A mixed file may not be called int8: some of its layers are in float.
+    """
+    return scheme == named or (scheme, named) == ("wi8_ai8_symmetric", "wi8_ai8")
 
 
 def scheme_in_name(stem: str) -> Scheme | None:
     """The scheme that a file's name claims, or None: `mobilenet_int8` is `wi8_ai8`."""
-    for pattern, scheme in _IN_NAMES:
-        if re.search(rf"(?<![a-z0-9]){pattern}(?![a-z0-9])", stem.lower()):
-            return scheme
-    return None
+    return next(iter(_schemes_in_name(stem, _IN_NAMES)), None)
+
+
+def _schemes_in_name(stem: str, patterns: tuple[tuple[str, Scheme], ...]) -> list[Scheme]:
+    found, rest = [], stem.lower()
+    for pattern, scheme in patterns:
+        # Taken out of the name, so that wi8_ai8_mixed is not wi8_ai8 as well.
+        rest, count = re.subn(rf"(?<![a-z0-9]){pattern}(?![a-z0-9])", "/", rest)
+        if count:
+            found.append(scheme)
+    return found
 
 
 def _of_operators(nodes: tuple[TypedNode, ...]) -> Scheme:

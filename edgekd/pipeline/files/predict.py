@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
-from edgekd.convert.model_file import read_graph
 from edgekd.convert.operators import operators_of
 from edgekd.convert.typed import typed_nodes
 from edgekd.core.costs import KIB, latency_model_for, peak_memory
@@ -15,7 +14,11 @@ from edgekd.core.latency_model import operator_latencies_ms, predict
 from edgekd.core.operators import BYTES_PER_ELEMENT
 from edgekd.errors import ConfigurationError
 from edgekd.load import load_profile
+from edgekd.pipeline.files.graph import graph_of
 from edgekd.records import DeviceProfile, LatencyModel, PredictedOperator, Prediction, RuntimeName, Scheme
+
+_CALIBRATED = ("wi8_ai8", "fp32")
+"""Schemes that `edgekd calibrate` takes, its default first."""
 
 
 def predict_file(path: Path, profile_name: str) -> Prediction:
@@ -25,14 +28,14 @@ def predict_file(path: Path, profile_name: str) -> Prediction:
     file's runtime and scheme. Where the profile has none, `latency_ms` is None and a note says why.
 
     Raises:
-        ConfigurationError: no such file or profile, or a file of another kind.
-        BuildError: the file cannot be read, or does not say a shape that is needed.
+        ConfigurationError: no such file or profile, or a file that is damaged or of another kind.
+        BuildError: the file does not say a shape that is needed.
     """
     from edgekd.convert.audit import found_scheme
 
     runtime = _runtime_of(path)
     profile = load_profile(profile_name)
-    graph = read_graph(path)
+    graph = graph_of(path)
     operators = operators_of(graph)
     scheme = found_scheme(typed_nodes(graph))
     bytes_as = scheme if scheme in BYTES_PER_ELEMENT else "fp32"
@@ -93,15 +96,23 @@ def _notes(profile: DeviceProfile, model: LatencyModel | None, scheme: str, runt
     if scheme not in get_args(Scheme):
         found.append(f"the file computes in several number types ({scheme}): edgekd predicts no latency for mixtures")
     elif model is None:
-        found.append(
-            f"profile {profile.name} has no latency model of {runtime} for {scheme}: edgekd calibrate makes one"
-        )
+        missing = f"profile {profile.name} has no latency model of {runtime} for {scheme}"
+        makes = "makes one" if scheme in _CALIBRATED else f"makes those of {' and '.join(_CALIBRATED)} only"
+        found.append(f"{missing}: `{_calibrate(profile, runtime, scheme)}` {makes}")
     elif model.provenance != "measured":
         found.append(
             f"the latency model is a {model.provenance}, not measured on a board of this kind: "
-            f"`edgekd calibrate --profile {profile.name} --board HOST` narrows the interval"
+            f"`{_calibrate(profile, runtime, scheme)}` narrows the interval"
         )
     return found
+
+
+def _calibrate(profile: DeviceProfile, runtime: RuntimeName, scheme: str) -> str:
+    """The command that makes a latency model of a runtime, for the scheme where it takes it."""
+    parts = [f"edgekd calibrate --profile {profile.name} --board HOST"]
+    parts += [f"--runtime {runtime}"] if runtime != profile.operating_point.runtime else []
+    parts += [f"--scheme {scheme}"] if scheme in _CALIBRATED[1:] else []
+    return " ".join(parts)
 
 
 def _runtime_of(path: Path) -> RuntimeName:

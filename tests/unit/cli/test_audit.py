@@ -113,3 +113,52 @@ def test_no_runtime_is_asked_where_none_is_wanted(files):
 def test_a_runtime_of_another_format_is_refused(files):
     result = CliRunner().invoke(app, ["audit", str(files / "wi8_ai8_student.tflite"), "--runtime", "tensorrt"])
     assert result.exit_code == 3 and "ask for tflite" in result.stderr
+
+
+@pytest.mark.parametrize("file_format", ["tflite", "onnx"])
+@pytest.mark.parametrize(
+    ("scheme", "stem", "named"),
+    [
+        ("fp32", "net_int8", "wi8_ai8"),
+        ("fp32", "net_wi8_ai8", "wi8_ai8"),
+        ("wi8_ai8", "net_wi8_ai16", "wi8_ai16"),
+        ("wi8_ai8", "net_fp16", "fp16"),
+        ("wi8_ai8", "net_float32", "fp32"),
+    ],
+)
+def test_a_name_that_contradicts_the_metadata_lies(files, tmp_path, file_format, scheme, stem, named):
+    path = tmp_path / f"{stem}.{file_format}"
+    shutil.copyfile(files / f"{scheme}_student.{file_format}", path)
+    code, found = run(path, "--runtime", "none")
+    assert (code, found["scheme"], found["scheme_source"]) == (5, named, "name")
+    assert any(f"own metadata says {scheme}, not {named}" in finding["problem"] for finding in found["findings"])
+    result = CliRunner().invoke(app, ["audit", str(path), "--runtime", "none"])
+    assert f"is not {named} (as its name says)" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("scheme", "stem"),
+    [
+        ("wi8_ai8", "net_int8"),
+        ("wi8_ai8", "student"),
+        ("wi8_ai8", "better-than-fp32-now-int8"),
+        ("fp32", "before_quant"),
+        ("fp32", "half_width"),
+    ],
+)
+def test_names_that_may_mean_something_else_contradict_nothing(files, tmp_path, scheme, stem):
+    path = tmp_path / f"{stem}.onnx"
+    shutil.copyfile(files / f"{scheme}_student.onnx", path)
+    code, found = run(path, "--runtime", "none")
+    assert (code, found["scheme"], found["scheme_source"]) == (0, scheme, "metadata")
+
+
+def test_a_file_beside_quantizes_report_is_the_declared_one(files, tmp_path):
+    path = tmp_path / "model_wi8_ai8.onnx"
+    shutil.copyfile(files / "wi8_ai8_student.onnx", path)
+    declared = {"path": path.name, "scheme": "wi8_ai8", "sha256": "0" * 64}
+    (tmp_path / "quantize.json").write_text(json.dumps({"artifacts": [declared]}))
+    code, found = run(path, "--runtime", "none")
+    assert (code, found["scheme_source"]) == (5, "report")
+    (finding,) = found["findings"]
+    assert finding["node"] == "file" and finding["problem"].startswith("not the declared file: its sha256 is ")

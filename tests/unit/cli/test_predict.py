@@ -59,7 +59,22 @@ def test_people_see_the_interval_and_that_it_is_a_prior(files):
 def test_a_runtime_without_a_model_gives_no_latency_and_says_so(files):
     found = json.loads(run(files / "student.onnx", "--profile", "rpi4", "--json").stdout)
     assert found["latency_ms"] is found["interval_ms"] is None
-    assert any("no latency model of onnx" in note for note in found["notes"])
+    assert any(
+        "no latency model of onnx" in note and "--board HOST --runtime onnx` makes one" in note
+        for note in found["notes"]
+    )
+
+
+def test_a_scheme_that_is_not_calibrated_is_not_promised_one(tmp_path):
+    from edgekd.convert.random_student import write_random_student
+    from edgekd.nn.students import Student, example_input
+
+    write_random_student(Student(ARCHITECTURE).eval(), example_input(ARCHITECTURE), tmp_path / "a.tflite", "fp16")
+    found = json.loads(run(tmp_path / "a.tflite", "--profile", "rpi4", "--json").stdout)
+    assert any(
+        "no latency model of tflite for fp16" in note and "makes those of wi8_ai8 and fp32 only" in note
+        for note in found["notes"]
+    )
 
 
 def test_other_files_are_refused(tmp_path):
@@ -67,5 +82,5 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "broken.tflite").write_bytes(b"TFL3 but nothing else")
     assert run(tmp_path / "none.tflite", "--profile", "rpi4").exit_code == 3
     assert run(tmp_path / "model.pt", "--profile", "rpi4").exit_code == 3
-    assert run(tmp_path / "broken.tflite", "--profile", "rpi4").exit_code == 5
+    assert run(tmp_path / "broken.tflite", "--profile", "rpi4").exit_code == 3
     assert run(tmp_path / "none.tflite", "--profile", "rpi44").exit_code == 3
