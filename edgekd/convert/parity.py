@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ LEAST_AGREEMENT = 0.99
 _DEPLOYED: tuple[tuple[Form, Form], ...] = (("torch", "onnx"), ("torch", "tflite"), ("onnx", "tflite"))
 _REFERENCE: tuple[tuple[Form, Form], ...] = (("onnx", "tflite reference"),)
 GATED = (*_DEPLOYED, *_REFERENCE)
-"""The pairs that hold one set of parameters and must agree."""
+"""The pairs that hold one set of parameters and should agree; a build fails on those that are deployed."""
 LADDER: tuple[tuple[Form, Form], ...] = (
     ("torch", "onnx"),
     ("onnx", "onnx deployed"),
@@ -155,22 +155,32 @@ def _rung(
     return parity.model_copy(update={"first_divergent_layer": place})
 
 
-def check_parity(model: QuantizedModel, tflite: Path, onnx: Path, inputs: Array) -> tuple[Parity, ...]:
+def check_parity(
+    model: QuantizedModel, tflite: Path, onnx: Path, inputs: Array, warn: Callable[[str], None]
+) -> tuple[Parity, ...]:
     """The gated pairs, as `measure_parity` gives them; that with the reference kernels over 200 inputs at most.
 
+    `warn` is told where the reference kernels fall short: they round as microcontrollers do, and no board of ours.
+
     Raises:
-        BuildError: a pair agrees on less than 99 % of the inputs' top-1 classes; the layer where they part is named.
+        BuildError: a deployed pair agrees on less than 99 % of the inputs' top-1 classes; the layer where they part is
+            named.
     """
     few = inputs[evenly(len(inputs), _REFERENCE_INPUTS)]
-    pairs = (
-        *measure_parity(model, tflite, onnx, inputs, _DEPLOYED),
-        *measure_parity(model, tflite, onnx, few, _REFERENCE),
-    )
-    for pair in pairs:
+    deployed = measure_parity(model, tflite, onnx, inputs, _DEPLOYED)
+    reference = measure_parity(model, tflite, onnx, few, _REFERENCE)
+    for pair in deployed:
         if pair.top1_agreement < LEAST_AGREEMENT:
-            raise BuildError(
-                f"parity: {pair.pair} agree on {pair.top1_agreement:.2%} of {pair.inputs} inputs, below "
-                f"{LEAST_AGREEMENT:.0%}, with logits up to {pair.max_abs_lsb} LSB apart. They part at "
-                f"{pair.first_divergent_layer}"
-            )
-    return pairs
+            raise BuildError(_shortfall(pair))
+    for pair in reference:
+        if pair.top1_agreement < LEAST_AGREEMENT:
+            warn(f"{_shortfall(pair)}; the runtimes that are deployed agree")
+    return (*deployed, *reference)
+
+
+def _shortfall(pair: Parity) -> str:
+    return (
+        f"parity: {pair.pair} agree on {pair.top1_agreement:.2%} of {pair.inputs} inputs, below "
+        f"{LEAST_AGREEMENT:.0%}, with logits up to {pair.max_abs_lsb} LSB apart. They part at "
+        f"{pair.first_divergent_layer}"
+    )

@@ -82,7 +82,7 @@ def build_files(
         rows = evenly(len(validation), PARITY_INPUTS)
         real = student_inputs(validation.inputs[rows], student.architecture.input_shape)
         tflite, onnx = (folder / names[file_format, scheme] for file_format in FORMATS)
-        parity = check_parity(quantized, tflite, onnx, real)
+        parity = check_parity(quantized, tflite, onnx, real, stages.progress.warn)
         files = [run.adopt(folder / artifact.path, run.path / artifact.path) for artifact in artifacts]
     built = BuiltFiles(artifacts=tuple(artifacts), parity=parity)
     run.finish("convert", stages.hash(inputs), built, files)

@@ -238,7 +238,8 @@ class _Work:
         if model.scheme not in INT8_SCHEMES:
             return ()
         inputs = self.float.data.validation.inputs
-        return check_parity(model.cpu(), paths["tflite"], paths["onnx"], inputs[evenly(len(inputs), PARITY_INPUTS)])
+        real = inputs[evenly(len(inputs), PARITY_INPUTS)]
+        return check_parity(model.cpu(), paths["tflite"], paths["onnx"], real, self.progress.warn)
 
     def distances(self, model: QuantizedModel, out: Path, artifacts: list[Artifact]) -> tuple[FileDistance, ...]:
         """How far each file is from torch that `parity` does not compare.

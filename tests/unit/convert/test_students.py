@@ -41,6 +41,7 @@ def test_gated_pairs_agree(converted):
         converted.paths["tflite", "wi8_ai8"],
         converted.paths["onnx", "wi8_ai8"],
         converted.inputs.numpy(),
+        pytest.fail,
     )
     by_name = {pair.pair: pair for pair in pairs}
     assert set(by_name) == {"torch-onnx", "torch-tflite", "onnx-tflite", "onnx-tflite reference"}
@@ -53,7 +54,11 @@ def test_parity_below_its_bound_fails_the_build(images):
     other.calibrate([images.inputs[:64] * 0.05])
     with pytest.raises(BuildError, match=r"torch-onnx agree on .* They part at"):
         check_parity(
-            other, images.paths["tflite", "wi8_ai8"], images.paths["onnx", "wi8_ai8"], images.inputs[:200].numpy()
+            other,
+            images.paths["tflite", "wi8_ai8"],
+            images.paths["onnx", "wi8_ai8"],
+            images.inputs[:200].numpy(),
+            pytest.fail,
         )
 
 
