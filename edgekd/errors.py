@@ -15,6 +15,12 @@ class ConfigurationError(EdgekdError):
     exit_code = 3
 
 
+class UsageError(ConfigurationError):
+    """A flag with a value that it does not take."""
+
+    exit_code = 2
+
+
 class MissingExtraError(ConfigurationError):
     """A command needs an optional part of edgekd that is not installed."""
 

@@ -22,6 +22,7 @@ from edgekd.cli.distill_options import (
     TuneMinutes,
     TuneSearchName,
 )
+from edgekd.cli.errors import KEPT
 
 if TYPE_CHECKING:
     from edgekd.pipeline.distillation.evaluation import Distilled
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 def distill_command(
+    context: typer.Context,
     recipe: Annotated[Path | None, typer.Argument(help="A recipe (TOML); flags go over it.")] = None,
     task: TaskName = None,
     objective: ObjectiveKind = None,
@@ -75,6 +77,11 @@ def distill_command(
 
     flags = TeachingFlags(objective, regime, labels, teacher, tune_minutes, tune_search, start)
     resolved = resolve_distillation(recipe, task, seed, flags)
+    context.meta[KEPT] = (
+        "nothing is kept; with --checkpoints DIR the same command goes on from where it was stopped"
+        if checkpoints is None
+        else f"what was trained is kept in {checkpoints}; the same command goes on from there"
+    )
     require_fit_extra()
     with ConsoleProgress() as progress:
         from edgekd.pipeline.distillation.ablation import ablate

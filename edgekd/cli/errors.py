@@ -17,6 +17,16 @@ EXIT_READER_GONE = 141
 """What a shell reports of a command that a closed pipe ended (128 + SIGPIPE)."""
 
 
+KEPT = "edgekd.kept"
+"""Where a command leaves, in its context's meta, what an interruption of it keeps; it goes before `KEPT_BY`."""
+
+KEPT_BY = {
+    "fit": "what was finished is kept; `edgekd fit … --resume` goes on from there",
+    "calibrate": "what was measured is kept; the same command goes on from there",
+}
+"""What an interrupted command keeps, and how to go on from it; the others keep nothing."""
+
+
 class ExitCodeGroup(TyperGroup):
     """Runs a command; a foreseen failure becomes its message and exit code, anything else is a bug with a traceback."""
 
@@ -28,8 +38,8 @@ class ExitCodeGroup(TyperGroup):
             stderr.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
-            resume = "; `edgekd fit … --resume` goes on from there" if ctx.invoked_subcommand == "fit" else ""
-            stderr.print(f"interrupted: what was finished is kept{resume}", soft_wrap=True)
+            kept = ctx.meta.get(KEPT) or KEPT_BY.get(str(ctx.invoked_subcommand))
+            stderr.print(f"interrupted: {kept}" if kept else "interrupted", markup=False, soft_wrap=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except (typer.Exit, typer.Abort, SystemExit):
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ def _message(detail: Any, location: Location, record_type: type[BaseModel]) -> s
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         key, known = str(location[-1]), sorted(_keys_allowed(record_type, location[:-1]))
-        suggestion = nearest(key, known)
+        suggestion = nearest(key, known) or _completed(key, known)
         if suggestion:
             return f"unknown key; did you mean {suggestion}?"
         return f"unknown key; allowed here: {', '.join(known)}"
@@ -65,12 +65,21 @@ def _message(detail: Any, location: Location, record_type: type[BaseModel]) -> s
     if kind == "value_error":
         return f"{context['error']}"
     if kind in ("literal_error", "enum"):
-        return f"is {value!r}, must be {context['expected']}"
+        known = re.findall(r"'([^']*)'", context["expected"])
+        suggestion = nearest(value, known) if isinstance(value, str) else None
+        hint = f"; did you mean {suggestion}?" if suggestion else ""
+        return f"is {value!r}, must be {context['expected']}{hint}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         keys = sorted(_keys_allowed(record_type, location))
         return f"is {_shown(value)}, must be a table" + (f" with the keys {', '.join(keys)}" if keys else "")
     rule = detail["msg"].removeprefix("Input should be ").removeprefix("Input should ")
     return f"is {_shown(value)}, must be {rule}{_unit(location)}"
+
+
+def _completed(start: str, known: Iterable[str]) -> str | None:
+    """The one key that goes on from what was written, as `self_distillation` from `self`."""
+    found = [key for key in known if key.startswith(f"{start}_")]
+    return found[0] if len(found) == 1 else None
 
 
 def _unit(location: Location) -> str:

@@ -95,7 +95,7 @@ def _cause(error: BaseException) -> str:
         if said.startswith("Unsupported global"):
             name = said.partition("GLOBAL ")[2].partition(" ")[0]
             return f"it holds an object of {name}, not tensors alone: save model.state_dict() instead"
-        return _short(said.splitlines()[0])
+        return _short(f"damaged, or not written by torch.save ({said.splitlines()[0]})")
     said = str(error).partition(". ")[0].strip()
     kind = type(error).__name__
     return _short(

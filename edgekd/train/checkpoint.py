@@ -26,6 +26,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, temporary)
         temporary.replace(path)
     except OSError as error:

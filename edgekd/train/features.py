@@ -18,6 +18,7 @@ from edgekd.nn.evaluation import evaluating
 from edgekd.records import Featured, Objective
 from edgekd.train.examples import FORMAT
 from edgekd.train.objectives.signals import FeaturePair
+from edgekd.train.teachers import BlackBox
 
 Shape = tuple[int, int, int]
 PASS_BATCH = 256
@@ -84,8 +85,8 @@ class TeacherFeatures:
         self.shapes = layer_shapes(self._teacher, inputs[:1].to(device))
         if not self.shapes:
             raise ConfigurationError(
-                "this teacher shows no feature maps: an ONNX file is a black box that gives logits only. Use response "
-                "objectives (hinton, dkd, dist, logit_standardization), or bring the teacher as a torch module"
+                f"this teacher shows no feature maps: {_why_none(self._teacher)}. Use response objectives (hinton, "
+                "dkd, dist, logit_standardization), or bring the teacher as .pt weights of the task's own"
             )
         self._stored: dict[str, np.memmap] = {}
 
@@ -139,6 +140,12 @@ class TeacherFeatures:
             name: torch.from_numpy(np.asarray(store[index])).to(self._device).float()
             for name, store in self._stored.items()
         }
+
+
+def _why_none(teacher: nn.Module) -> str:
+    if any(isinstance(module, BlackBox) for module in teacher.modules()):
+        return "an .onnx or .pt2 file is a black box that gives logits only"
+    return "none of its layers gives maps (B, C, H, W)"
 
 
 def _identity(teacher: nn.Module, inputs: Tensor) -> str:
@@ -222,14 +229,11 @@ class FeatureLink:
         channels, height, width = example.shape[1:]
         self._entry: Shape = (channels, height, width)
         self.pairs: dict[Objective, tuple[tuple[str, str], ...]] = {}
-        problems: list[str] = []
         for objective in objectives:
             assert isinstance(objective, Featured)
             named = objective.layers
-            problems += _missing(objective, named, shapes, teacher.shapes)
             self.pairs[objective] = named or pair_layers(shapes, teacher.shapes, self._entry, teacher.input_shape)
-        if problems:
-            raise ConfigurationError("\n".join(problems))
+        _require_layers(self.pairs, shapes, teacher.shapes)
         self.regressors = nn.ModuleDict()
         for position, (objective, pairs) in enumerate(self.pairs.items()):
             if objective.kind == "fitnet":
@@ -261,15 +265,19 @@ class FeatureLink:
         return result
 
 
-def _missing(
-    objective: Objective, pairs: Sequence[tuple[str, str]], student: Mapping[str, Shape], teacher: Mapping[str, Shape]
-) -> list[str]:
+def _require_layers(
+    pairs: Mapping[Objective, Sequence[tuple[str, str]]], student: Mapping[str, Shape], teacher: Mapping[str, Shape]
+) -> None:
+    """Refuse layers that do not exist, with those that do once for each model."""
     problems = []
-    for pair in pairs:
-        for whose, name, shapes in (("student", pair[0], student), ("teacher", pair[1], teacher)):
-            if name not in shapes:
-                problems.append(
-                    f"distill.objectives, {objective.kind}: the {whose} has no layer {name!r} with a feature map; "
-                    f"it has {', '.join(shapes)}"
-                )
-    return problems
+    for whose, position, shapes in (("student", 0, student), ("teacher", 1, teacher)):
+        wrong = [
+            f"distill.objectives, {objective.kind}: the {whose} has no layer {pair[position]!r} with a feature map"
+            for objective, chosen in pairs.items()
+            for pair in chosen
+            if pair[position] not in shapes
+        ]
+        if wrong:
+            problems += [*wrong, f"the {whose} has {', '.join(shapes)}"]
+    if problems:
+        raise ConfigurationError("\n".join(problems))

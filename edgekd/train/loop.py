@@ -311,7 +311,8 @@ class _Run:
         torch.set_rng_state(state["random"])
         self.step, self.best, self.best_epoch = state["step"], state["best"], state["best_epoch"]
         self.history, self._start_stands, self.state = list(state["history"]), state["start_stands"], state["state"]
-        logger.info("%s: goes on after epoch %d from %s", self.title, len(self.history), where.path)
+        stands = "finished before, taken" if self.finished else f"goes on after epoch {len(self.history)}"
+        logger.info("%s: %s from %s", self.title, stands, where.path)
 
 
 def _validated(model: nn.Module, validation: Examples, device: torch.device) -> tuple[float, dict[str, Tensor]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgekd.errors import ConfigurationError
 from edgekd.nn.evaluation import evaluating
 from edgekd.records import DataFree
+from edgekd.train.teachers import BlackBox
 
 Shape = tuple[int, int, int]
 INVERTED_AT_ONCE = 256
@@ -31,9 +32,14 @@ def statistics_distances(teacher: nn.Module) -> Iterator[list[Tensor]]:
     """
     norms = [module for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
-        raise ConfigurationError(
-            "distill.regime = 'data_free': the teacher has no batch norm, whose statistics inputs are made from"
+        black = any(isinstance(module, BlackBox) for module in teacher.modules())
+        why = (
+            "the teacher is a black box (.onnx, .pt2), whose batch norms cannot be seen: bring .pt weights of the "
+            "task's own, or let the task train one"
+            if black
+            else "the teacher has no batch norm, whose statistics inputs are made from"
         )
+        raise ConfigurationError(f"distill.regime = 'data_free': {why}")
     distances: list[Tensor] = []
 
     def compare(module: nn.Module, args: tuple[Tensor, ...], _output: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import ConfigurationError, MissingExtraError
-from edgekd.nn.weights import load_weights
+from edgekd.nn.weights import UNREADABLE, load_weights
 
 
 class BlackBox(nn.Module):
@@ -46,10 +47,17 @@ def load_teacher(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _exported(path: Path) -> Callable[[Tensor], Tensor]:
+    # torch logs the traceback of what it then fails on; the error says it once.
+    torch_logger = logging.getLogger("torch.export")
+    was_disabled, torch_logger.disabled = torch_logger.disabled, True
     try:
         program = torch.export.load(path).module()
-    except (RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ConfigurationError(f"teacher {path}: not a torch.export program: {error}") from error
+    except (*UNREADABLE, zipfile.BadZipFile) as error:
+        raise ConfigurationError(
+            f"teacher {path}: not a torch.export program: {type(error).__name__}: {error}".splitlines()[0]
+        ) from error
+    finally:
+        torch_logger.disabled = was_disabled
 
     def run(inputs: Tensor) -> Tensor:
         try:

@@ -13,6 +13,7 @@ from edgekd.errors import ConfigurationError
 from edgekd.pipeline.boards.deployed import with_deployed_design
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.distillation.evaluation import Distilled, evaluate_distillation
+from edgekd.pipeline.distillation.kept_settings import hold_to
 from edgekd.pipeline.distillation.parts import Design, Given
 from edgekd.pipeline.distillation.teaching import Teaching
 from edgekd.pipeline.distillation.tune import Choice, Chosen, choice_of, choose, require_tuner
@@ -87,7 +88,7 @@ def distill(
         checkpoints: a directory in which every training keeps where it stands; a second run goes on from there.
 
     Raises:
-        ConfigurationError: the recipe, the task or the regime's data cannot be used.
+        ConfigurationError: the recipe, the task or the regime's data cannot be used; checkpoints of other settings.
         BuildError: training diverged.
     """
     progress.stage("data", recipe.task.name)
@@ -97,6 +98,8 @@ def distill(
     if epochs is not None:
         training = recipe.distill.training.model_copy(update={"epochs": epochs})
         recipe = with_distillation(recipe, training=training)
+    if checkpoints is not None:
+        hold_to(checkpoints, recipe, task)
     given = Given(feature_cache=features, checkpoints=checkpoints)
     return distill_task(recipe, task, progress, given, choice_of(recipe.distill, tune_file))
 

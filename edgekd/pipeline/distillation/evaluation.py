@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from edgekd.pipeline.distillation.teaching import Teaching
 from edgekd.pipeline.distillation.tune import Chosen
-from edgekd.pipeline.distillation.verdict import poor_teacher, slice_masks, verdict_on
+from edgekd.pipeline.distillation.verdict import not_robust, poor_teacher, slice_masks, verdict_on
 from edgekd.pipeline.stages import TrainedModel
 from edgekd.records import Recipe, Record, Tried
 from edgekd.tasks import Task, student_inputs
 from edgekd.train.calibration import expected_calibration_error
 from edgekd.train.examples import examples_of, labels_of, logits_of
 from edgekd.train.metrics import CLOSENESS, Metric, gain_interval
-from edgekd.train.regimes import Note, Setting
+from edgekd.train.regimes import Setting
 from edgekd.train.regimes.adversarial import robust_accuracy
 
 
@@ -103,6 +103,9 @@ def evaluate_distillation(
     val_gain = gain_interval(metric, validations["student"], validations["scratch"], validation)
     if poor := poor_teacher(val_accuracy["teacher"], val_accuracy["scratch"], metric):
         warnings = (*warnings, poor)
+    robustness = _robustness(recipe, task, setting, models)
+    if brittle := not_robust(robustness):
+        warnings = (*warnings, brittle)
     slices = _slices(task, metric, tests)
     measure, closeness = CLOSENESS[task.outputs]
     return Distilled(
@@ -136,7 +139,7 @@ def evaluate_distillation(
         recommended="scratch" if val_gain[1] < 0 else "distilled",
         slices=slices,
         hurt_slices=tuple(name for name, found in slices.items() if found["gain_high"] < 0),
-        notes={**student.detail, **_robustness(recipe, task, setting, models)},
+        notes={**student.detail, **robustness},
         warnings=warnings,
         chosen_because=None if chosen is None else chosen.reason,
         tried=() if chosen is None else chosen.tried,
@@ -146,7 +149,7 @@ def evaluate_distillation(
     )
 
 
-def _robustness(recipe: Recipe, task: Task, setting: Setting, models: Mapping[str, nn.Module]) -> dict[str, Note]:
+def _robustness(recipe: Recipe, task: Task, setting: Setting, models: Mapping[str, nn.Module]) -> dict[str, float]:
     options = recipe.distill.adversarial
     if recipe.distill.regime != "adversarial" or options.form != "robust":
         return {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.core.profile_names import nearest
-from edgekd.errors import ConfigurationError
+from edgekd.errors import UsageError
 from edgekd.records import (
     OBJECTIVE_RECORDS,
     REGIMES,
@@ -29,12 +29,12 @@ def objectives_of_kind(kind: str) -> tuple[Objective, ...]:
     """A kind beside the labels, with the weights that its record suggests; `hard` alone.
 
     Raises:
-        ConfigurationError: there is no such kind; suggests the nearest.
+        UsageError: there is no such kind; suggests the nearest.
     """
     record = record_of_kind(kind)
     if record is None:
         known = [str(found.model_fields["kind"].default) for found in OBJECTIVE_RECORDS]
-        raise ConfigurationError(f"--objective {kind}: {_unknown('kind', kind, known)}")
+        raise UsageError(f"--objective {kind}: {_unknown('kind', kind, known)}")
     if record is Hard:
         return (Hard(),)
     hard, own = record.beside_hard
@@ -57,7 +57,7 @@ class TeachingFlags:
         """The recipe with these flags over it.
 
         Raises:
-            ConfigurationError: everything wrong with the flags.
+            UsageError: everything wrong with the flags.
         """
         changed: dict[str, object] = {}
         problems: list[str] = []
@@ -67,7 +67,7 @@ class TeachingFlags:
             changed["choose"] = "given"
             try:
                 changed["objectives"] = objectives_of_kind(self.objective)
-            except ConfigurationError as error:
+            except UsageError as error:
                 problems.append(str(error))
         if self.regime is not None:
             changed["regime"] = self.regime
@@ -85,7 +85,7 @@ class TeachingFlags:
         if self.tune_search is not None:
             changed["tune_search"] = self.tune_search
         if problems:
-            raise ConfigurationError("\n".join(problems))
+            raise UsageError("\n".join(problems))
         distill = Distillation.model_validate({**set_fields(recipe.distill), **changed})
         brought = {} if self.teacher is None else {"teacher_file": str(Path.cwd() / self.teacher)}
         return recipe.model_copy(update={"distill": distill, **brought})

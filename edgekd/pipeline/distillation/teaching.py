@@ -49,6 +49,11 @@ class Teaching:
         self.brought = self._brought()
         self.warnings: list[str] = []
         self._logits: dict[str, Tensor] = {}
+        if missing := unlabelled_classes(self.train, task):
+            self.warn(
+                f"NO LABEL OF {', '.join(missing)} is left to learn from: the student cannot tell it but by what a "
+                "teacher that saw it says; keep at least one input of each class"
+            )
 
     @property
     def data(self) -> Development:
@@ -183,6 +188,9 @@ class Teaching:
             BuildError: training diverged.
         """
         setting = self.setting(design, distill, seed)
+        if self.given.checkpoints is not None and name != "student":
+            # The trainings of one student have the same names as those of another.
+            setting = replace(setting, checkpoints=self.given.checkpoints / name)
         distill = setting.recipe
         featured = [objective.kind for objective in distill.objectives if objective.needs_features]
         if featured and (why := why_without_features(distill)):
@@ -243,7 +251,7 @@ class Teaching:
                     title="scratch",
                     on_progress=self.keeper.progress.update,
                     exact_steps=steps,
-                    checkpoint=self.given.checkpoint("scratch"),
+                    checkpoint=self.given.checkpoint(name),
                 )
             return Made(trained)
 
@@ -301,6 +309,17 @@ def labelled_part(recipe: Recipe, task: Task) -> tuple[Split, np.ndarray | None]
     if task.unlabelled is not None:
         rest = np.concatenate([rest, task.unlabelled])
     return labelled, rest
+
+
+def unlabelled_classes(train: Split, task: Task) -> list[str]:
+    """The classes of which a labelled split holds no input, or the labels that are true of none; [] for values."""
+    if train.outputs == "regression":
+        return []
+    if train.outputs == "multi_label":
+        there = set(np.flatnonzero((train.labels > 0).any(0)).tolist())
+    else:
+        there = set(np.unique(train.labels).tolist())
+    return [str(name) for index, name in enumerate(task.classes) if index not in there]
 
 
 def equal_schedule(schedule: Training, steps: int, split: Split) -> tuple[Split, Training]:

@@ -22,6 +22,18 @@ def poor_teacher(teacher: float, scratch: float, metric: Metric = METRICS["accur
     )
 
 
+def not_robust(accuracies: Mapping[str, float]) -> str:
+    """What to say loudly where the adversarial regime brought no robustness; else ""."""
+    if not accuracies or accuracies["robust_accuracy"] > accuracies["scratch_robust_accuracy"]:
+        return ""
+    return (
+        "THE STUDENT IS NO MORE ROBUST THAN THE ONE FROM SCRATCH: under attack it answers "
+        f"{accuracies['robust_accuracy']:.4f} of the test inputs rightly, the one from scratch "
+        f"{accuracies['scratch_robust_accuracy']:.4f}: train longer, raise distill.adversarial.attack_steps, or take a "
+        "smaller epsilon"
+    )
+
+
 def verdict_on(gain: tuple[float, float], distill: Distillation | None = None) -> str:
     """What the interval of the gain over scratch on the validation split says, for the regime that was followed."""
     if distill is not None and distill.regime == "data_free" and gain[1] < 0:

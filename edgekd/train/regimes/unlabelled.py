@@ -53,6 +53,10 @@ def _drawn(allowed: np.ndarray, total: int, seed: int) -> np.ndarray:
 
 def _same_number_for_each_class(labels: np.ndarray, allowed: np.ndarray, total: int, seed: int) -> np.ndarray:
     classes = np.unique(labels[allowed])
+    if total < len(classes):
+        raise ConfigurationError(
+            f"distill.semi_supervised.labels = {total} (--labels): there are {len(classes)} classes, and each needs one"
+        )
     each, rest = divmod(total, len(classes))
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), dtype=bool)

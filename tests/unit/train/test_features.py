@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
 from edgekd.core.spaces import SPACES
 from edgekd.errors import ConfigurationError
 from edgekd.nn.students import Student
+from edgekd.records import FitNet
 from edgekd.tasks.teachers import residual_teacher
-from edgekd.train.features import TeacherFeatures, aligned, layer_shapes, pair_layers
+from edgekd.train.features import FeatureLink, TeacherFeatures, aligned, layer_shapes, pair_layers
 from edgekd.train.teachers import BlackBox
 
 CPU = torch.device("cpu")
@@ -68,5 +70,24 @@ def test_the_cache_gives_the_features_and_knows_another_teacher(tmp_path):
 
 
 def test_a_black_box_is_refused():
-    with pytest.raises(ConfigurationError, match="ONNX file is a black box"):
+    with pytest.raises(ConfigurationError, match=r".onnx or .pt2 file is a black box"):
         TeacherFeatures(BlackBox(lambda inputs: inputs.flatten(1)), torch.randn(2, 1, 8, 8), CPU)
+    with pytest.raises(ConfigurationError, match=r"none of its layers gives maps \(B, C, H, W\)"):
+        TeacherFeatures(nn.Flatten(), torch.randn(2, 1, 8, 8), CPU)
+
+
+def test_wrong_layer_names_are_all_told_and_the_right_ones_once():
+    student, teacher = student_of_images(), student_of_images()
+    inputs = torch.randn(2, 1, 8, 8)
+    shapes = layer_shapes(student, inputs[:1])
+    real = next(iter(shapes))
+    wrong = FitNet(layers=(("nowhere", real), (real, "elsewhere"), ("gone", "missing")))
+    with pytest.raises(ConfigurationError) as told:
+        FeatureLink([wrong], student, inputs[:1], TeacherFeatures(teacher, inputs, CPU))
+    lines = str(told.value).splitlines()
+    missing = [("student", "nowhere"), ("student", "gone"), ("teacher", "elsewhere"), ("teacher", "missing")]
+    assert [line for line in lines if " has no layer " in line] == [
+        f"distill.objectives, fitnet: the {whose} has no layer {name!r} with a feature map" for whose, name in missing
+    ]
+    every = ", ".join(shapes)
+    assert [line for line in lines if every in line] == [f"the student has {every}", f"the teacher has {every}"]

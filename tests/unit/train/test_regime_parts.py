@@ -7,6 +7,8 @@ from digits_task import load
 from torch import nn
 
 from edgekd.errors import ConfigurationError
+from edgekd.pipeline.distillation.teaching import unlabelled_classes
+from edgekd.pipeline.distillation.verdict import not_robust
 from edgekd.records import Curriculum, DataFree, SemiSupervised, Training
 from edgekd.tasks import Split
 from edgekd.tasks.teachers import residual_teacher
@@ -17,6 +19,7 @@ from edgekd.train.regimes.offline import easiest_first, growing
 from edgekd.train.regimes.setting import for_steps
 from edgekd.train.regimes.unlabelled import hide_labels, pseudo_labels
 from edgekd.train.synthesis import GeneratorTraining, invert, statistics_distances
+from edgekd.train.teachers import BlackBox
 
 CPU = torch.device("cpu")
 
@@ -65,6 +68,32 @@ def test_labels_are_hidden_evenly_over_the_classes():
     assert not np.array_equal(hide_labels(train, SemiSupervised(labels=43), seed=1)[0].inputs, labelled.inputs)
     by_group, _ = hide_labels(train, SemiSupervised(label_groups=("writer 1",)), seed=0)
     assert set(by_group.groups) == {"writer 1"}
+    with pytest.raises(ConfigurationError, match=r"labels = 9 \(--labels\): there are 10 classes"):
+        hide_labels(train, SemiSupervised(labels=9), seed=0)
+
+
+def test_classes_without_any_label_are_found():
+    task = load()
+    assert unlabelled_classes(task.train, task) == []
+    assert unlabelled_classes(task.train.part(~np.isin(task.train.labels, (3, 7))), task) == ["3", "7"]
+    several = Split(np.zeros((4, 1, 2, 2), np.float32), np.eye(10, dtype=bool)[[0, 1, 2, 2]])
+    assert unlabelled_classes(several, task) == list("3456789")
+    values = Split(np.zeros((4, 1, 2, 2), np.float32), np.zeros((4, 10), np.float32))
+    assert unlabelled_classes(values, task) == []
+
+
+def test_a_robust_student_that_is_not_is_told_loudly():
+    assert not_robust({}) == ""
+    assert not_robust({"robust_accuracy": 0.5, "scratch_robust_accuracy": 0.4}) == ""
+    for student in (0.3, 0.4):
+        said = not_robust({"robust_accuracy": student, "scratch_robust_accuracy": 0.4})
+        assert said.startswith("THE STUDENT IS NO MORE ROBUST") and f"{student:.4f}" in said
+
+
+def test_a_black_box_without_batch_norms_is_told_apart_from_a_teacher_without():
+    for teacher, said in ((BlackBox(lambda inputs: inputs), "black box"), (nn.Flatten(), "no batch norm")):
+        with pytest.raises(ConfigurationError, match=said):
+            invert(teacher, (1, 8, 8), DataFree(inputs=64, iterations=1), 0, torch.device("cpu"))
 
 
 def test_only_sure_choices_become_labels():

@@ -1,5 +1,8 @@
 """Teachers that are brought as files."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +62,19 @@ def test_a_damaged_file_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"no model at all")
     with pytest.raises(ConfigurationError, match=name):
         load_teacher(tmp_path / name, build)
+
+
+def test_a_damaged_program_is_told_once_without_torchs_own_traceback(tmp_path, capfd):
+    (tmp_path / "damaged.pt2").write_bytes(b"no model at all")
+    program = (
+        "import sys; from pathlib import Path; from edgekd.train.teachers import load_teacher\n"
+        "try: load_teacher(Path(sys.argv[1]), None)\n"
+        "except Exception as error: print(error)"
+    )
+    # In a process of its own: torch decides when it is imported where it logs to.
+    ran = subprocess.run([sys.executable, "-c", program, tmp_path / "damaged.pt2"], capture_output=True, text=True)
+    assert "damaged.pt2: not a torch.export program" in ran.stdout
+    assert "Traceback" not in ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("name", ["one.onnx", "fixed.pt2"])
