@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from command_line import edgekd
 from interrupted import FIXTURES, board_model, short_plan
@@ -70,3 +71,23 @@ def test_what_cannot_be_compared_is_told_before_the_board(tmp_path, arguments, c
     assert result.returncode == code, result.stderr
     assert words in result.stderr
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--compare", FAST)])
+def test_inputs_that_are_no_archive_are_named_with_their_flag_before_the_board(tmp_path, arguments):
+    (tmp_path / "bad.npz").write_bytes(b"no archive")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    for name in ("bad.npz", "other.npz"):
+        command = ("measure", SLOW, "--board", "nobody@127.0.0.1:9", *arguments, "--inputs", name)
+        result = edgekd(*command, cwd=tmp_path)
+        assert result.returncode == 3, result.stderr
+        assert f"--inputs {name} has no readable array 'inputs'" in result.stderr
+        assert "connect" not in result.stderr
+
+
+def test_inputs_that_do_not_fit_the_model_are_named_with_their_flag(tmp_path):
+    np.savez(tmp_path / "wide.npz", inputs=np.zeros((2, 5, 1, 16), np.float32))
+    result = edgekd("measure", FAST, "--board", "nobody@127.0.0.1:9", "--inputs", "wide.npz", cwd=tmp_path)
+    assert result.returncode == 3, result.stderr
+    assert "--inputs wide.npz: the model's input" in result.stderr
+    assert "local" not in result.stderr

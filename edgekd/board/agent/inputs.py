@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +33,11 @@ def stored_rows(path: Path, name: str) -> tuple[tuple[int, ...], Iterator[np.nda
     try:
         archive = zipfile.ZipFile(path)
         member = archive.open(name + ".npy")
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(member)
+    except (OSError, KeyError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise AgentError("inputs", f"{path} has no readable array '{name}': {error}") from error
-    version = np.lib.format.read_magic(member)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read_header(member)
     if fortran and len(shape) > 1 or not shape or dtype.hasobject:
         raise AgentError("inputs", f"{path}: the array '{name}' is not a C-ordered array of numbers")
 
@@ -44,7 +45,10 @@ def stored_rows(path: Path, name: str) -> tuple[tuple[int, ...], Iterator[np.nda
         row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
         with archive, member:
             for index in range(shape[0]):
-                data = member.read(row_bytes)
+                try:
+                    data = member.read(row_bytes)
+                except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+                    raise AgentError("inputs", f"{path}: the array '{name}' is damaged at row {index}") from error
                 if len(data) != row_bytes:
                     raise AgentError("inputs", f"{path}: the array '{name}' ends at row {index}")
                 yield np.frombuffer(data, dtype=dtype).reshape(shape[1:])

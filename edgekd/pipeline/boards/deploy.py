@@ -12,7 +12,7 @@ from edgekd.core.verdicts import MEASURED_ONLY, exit_code, judge
 from edgekd.errors import EXIT_MET, ConfigurationError
 from edgekd.load import load_profile, load_recipe
 from edgekd.pipeline.boards.measuring import BoardOptions
-from edgekd.pipeline.boards.units import MemoryMissedError, Subject, measured_units
+from edgekd.pipeline.boards.units import MemoryMissedError, Subject, measured_units, require_inputs
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.fitting.reporting import measured_report, write
 from edgekd.records import (
@@ -106,8 +106,7 @@ def measure_file(
         BoardError: the board cannot be reached, refuses, or a command there failed.
     """
     runtime = runtime_of(model, options.runtime)
-    if inputs is not None and not inputs.is_file():
-        raise ConfigurationError(f"--inputs {inputs} does not exist")
+    require_inputs(inputs)
     profile = load_profile(profile_name) if profile_name else None
     budget = profile.budget if profile else Budget()
     try:
@@ -233,7 +232,7 @@ def file_subject(model: Path, inputs: Path | None, runtime: MeasuredRuntime, sch
         scheme = scheme_of(model, scheme)
     elif scheme is not None:
         raise ConfigurationError(f"--scheme is for --runtime tensorrt; {runtime} reads it from the file")
-    return Subject(model, inputs, f"measure-{hash_file(model)[:16]}", runtime, scheme)
+    return Subject(model, inputs, f"measure-{hash_file(model)[:16]}", runtime, scheme, "--inputs")
 
 
 def runtime_of(model: Path, wanted: MeasuredRuntime | None) -> MeasuredRuntime:

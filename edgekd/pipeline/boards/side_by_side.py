@@ -15,7 +15,7 @@ from edgekd.core.evidence import disturbance
 from edgekd.errors import ConfigurationError
 from edgekd.pipeline.boards.deploy import deployed_artifact, runtime_of
 from edgekd.pipeline.boards.measuring import BoardOptions, plan_for
-from edgekd.pipeline.boards.units import DEFAULT_THREADS
+from edgekd.pipeline.boards.units import DEFAULT_THREADS, require_inputs
 from edgekd.pipeline.console import Progress
 from edgekd.records import Contention
 from edgekd.records.base import MeasuredRuntime
@@ -37,8 +37,7 @@ def compare_files(
         raise ConfigurationError("--compare measures on one board: give --board once")
     if options.runtime == "tensorrt" or options.measuring.rate_hz is not None:
         raise ConfigurationError("--compare cannot be had with --runtime tensorrt, nor with --rate-hz")
-    if inputs is not None and not inputs.is_file():
-        raise ConfigurationError(f"--inputs {inputs} does not exist")
+    require_inputs(inputs)
     threads = options.threads or DEFAULT_THREADS
     models = [_model(path, options.runtime) for path in (first, second)]
     hashes = [hash_file(model) for model, _ in models]

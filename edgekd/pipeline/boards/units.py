@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from edgekd.board.agent.inputs import stored_rows
+from edgekd.board.agent.wire import AgentError
 from edgekd.board.connection.open import open_session
 from edgekd.board.container import within
 from edgekd.board.lock import BoardLock
@@ -20,6 +22,7 @@ from edgekd.board.provisioning.prepare import prepare, under_circumstances
 from edgekd.core.evidence import disturbance
 from edgekd.core.spread import evenly
 from edgekd.core.verdicts import undecided
+from edgekd.errors import ConfigurationError
 from edgekd.pipeline.boards.measuring import BoardOptions, plan_for
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.fitting.reporting import utc_text
@@ -39,13 +42,17 @@ class MemoryMissedError(OutOfMemoryError):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: a model file, the stored inputs, and the runtime; `key` names its directory on boards."""
+    """What is measured: a model file, the stored inputs, and the runtime; `key` names its directory on boards.
+
+    `inputs_from` says in messages whose inputs they are.
+    """
 
     model: Path
     inputs: Path | None
     key: str
     runtime: MeasuredRuntime
     scheme: Scheme | None = None
+    inputs_from: str = "stored inputs"
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,22 @@ class _Sent:
 
     files: Mapping[str, Path]
     fed: tuple[str, tuple[str, ...], tuple[int, ...] | None] | None = None
+
+
+def require_inputs(inputs: Path | None) -> None:
+    """Refuse a file of `--inputs` that holds no readable array `inputs`, before any board is bothered.
+
+    Raises:
+        ConfigurationError: no such file, no .npz, or no array of numbers (N, ...) named `inputs` in it.
+    """
+    if inputs is None:
+        return
+    if not inputs.is_file():
+        raise ConfigurationError(f"--inputs {inputs} does not exist")
+    try:
+        stored_rows(inputs, "inputs")
+    except AgentError as error:
+        raise ConfigurationError(f"--inputs {error}: an .npz is needed, as numpy.savez(FILE, inputs=...)") from error
 
 
 def measured_units(
@@ -74,7 +97,12 @@ def measured_units(
     if subject.inputs is not None:
         progress.stage("reference", "this machine's outputs, to compare the board's with")
         here = "onnx" if subject.runtime == "tensorrt" else subject.runtime
-        reference = host_outputs(subject.model, hash_file(subject.model), subject.inputs, here, threads)
+        try:
+            reference = host_outputs(subject.model, hash_file(subject.model), subject.inputs, here, threads)
+        except ConfigurationError as error:
+            # This machine answers first, and speaks of itself as of a board: what is wrong is the file.
+            said = str(error).removeprefix("local: ")
+            raise ConfigurationError(f"{subject.inputs_from} {subject.inputs}: {said}") from error
         if reference is None and subject.runtime == "tensorrt":
             progress.warn("this machine has no onnxruntime: trtexec is fed random inputs, and no outputs are compared")
     with TemporaryDirectory(prefix="edgekd-") as folder:
