@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgekd.core.statistics import at_95_percent
 from edgekd.errors import InfeasibleBudgetError
 from edgekd.records import Estimate, FitPlan, Quantization
 
@@ -34,6 +35,7 @@ def print_plan(plan: FitPlan, console: Console) -> None:
         macs = f"{candidate.macs / 1e6:.3g}"
         table.add_row(escape(candidate.label), str(candidate.parameters), macs, *costs, _time(one.training_s))
     console.print(table)
+    console.print("in brackets: 95 % intervals; a student fits where the unfavourable end does", soft_wrap=True)
     if plan.search == "halving":
         console.print(
             f"search: {plan.short_runs} short runs, these first and then what they speak for; the most promising is "
@@ -73,7 +75,8 @@ def _rounding(recipe: Quantization) -> str:
 def _interval(estimate: Estimate | None) -> str:
     if estimate is None:
         return "unknown"
-    return f"{estimate.value:.3g} ({estimate.low:.3g} to {estimate.high:.3g})"
+    low, high = at_95_percent(estimate)
+    return f"{estimate.value:.3g} ({low:.3g} to {high:.3g})"
 
 
 def _time(seconds: float) -> str:

@@ -88,7 +88,7 @@ def check_command(
         raise typer.Exit(ConfigurationError.exit_code if problems else 0)
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise ConfigurationError(f"{file} has {len(problems)} errors:\n{listed}")
+        raise ConfigurationError(f"{file} has {len(problems)} error{'s'[: len(problems) != 1]}:\n{listed}")
     typer.echo(f"{file}: valid")
 
 

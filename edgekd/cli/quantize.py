@@ -29,7 +29,7 @@ def quantize_command(
         str,
         typer.Option(
             help="Inputs: a task (watch-gestures, fashion-mnist, your FILE.py), or a folder of .npy (inputs) or .npz "
-            "(inputs, and labels where known)."
+            "(inputs, and labels where known). The module takes such inputs and gives logits (N, classes)."
         ),
     ],
     out: Annotated[
@@ -63,7 +63,7 @@ def quantize_command(
         typer.Option(
             metavar="SHARE",
             help="First take out channels until this share of the parameters is gone, and train what is left to answer "
-            "as the module did. Refused where the file or the latency would not fall. Needs edgekd[prune].",
+            "as the module did. Refused where the file or the latency would not fall. Needs edgekd\\[prune].",
         ),
     ] = None,
     profile: Annotated[
@@ -80,6 +80,9 @@ def quantize_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print quantize.json on stdout.")] = False,
 ) -> None:
     """Quantize your own torch module to .tflite and .onnx, and say what it cost.
+
+    The module classifies: from one input to one output, logits (N, classes). How far the files agree is printed here;
+    the ladder of all forms, layer by layer, is `edgekd parity RUN` of a run of `edgekd fit`.
 
     Exit code: 0 done, 5 an operator has no int8 form or the files disagree; with --accuracy-drop-max also 1 missed and
     6 too few inputs to tell.

@@ -37,7 +37,8 @@ FloatIo = Annotated[
     bool,
     typer.Option(
         "--float-io",
-        help="Float input and output in the .tflite file, quantized inside; .onnx has.",
+        help="Let the .tflite file take and give float32 and quantize inside, as the .onnx file always does; without "
+        "it the .tflite file takes and gives integers.",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -15,6 +15,9 @@ from edgekd.records import Budget, Candidate, DeviceProfile, Estimate, Relaxatio
 LOWER_LIMITS = frozenset({"fps"})
 """Predictable constraints whose limit is a least value; all others are greatest values."""
 
+NOT_CALIBRATED = frozenset({"file_size_kib", "peak_memory_mib"})
+"""Predictable constraints whose interval a calibration of the profile leaves as it is."""
+
 RUNG_RATIO = 3.0
 """Neighbouring sizes of the ladder differ by at least this factor in MACs."""
 
@@ -168,8 +171,8 @@ def infeasible(
         f"  binding: {binding} limit {limit:g}, predicted {estimate.value:.4g} "
         f"(95 % interval {low:.4g} to {high:.4g})\n"
         f"  from: {estimate.source}\n"
-        f"  relax {binding} to {low if binding in LOWER_LIMITS else high:.4g}, "
-        f"or calibrate the profile for a narrower interval\n"
+        f"  relax {binding} to {low if binding in LOWER_LIMITS else high:.4g}"
+        f"{'' if binding in NOT_CALIBRATED else ', or calibrate the profile for a narrower interval'}\n"
         f"what each constraint costs, relaxed alone (accuracy is not known before training):\n" + "\n".join(lines),
         relaxed,
     )

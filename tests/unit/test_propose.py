@@ -64,6 +64,18 @@ def test_a_budget_nothing_meets_names_the_nearest_and_what_binds():
             raise InfeasibleBudgetError(str(error).replace("\n", " ")) from error
 
 
+def test_calibrating_is_advised_only_where_it_changes_the_interval():
+    advice = "or calibrate the profile for a narrower interval"
+    for budget, advised in (
+        (Budget(peak_memory_mib=1), False),
+        (Budget(file_size_kib=1), False),
+        (Budget(latency_p90_ms=0.001), True),
+    ):
+        with pytest.raises(InfeasibleBudgetError) as caught:
+            proposal(budget)
+        assert (advice in str(caught.value)) == advised
+
+
 def test_more_frames_a_second_are_harder():
     with pytest.raises(InfeasibleBudgetError, match="fps"):
         proposal(Budget(fps=1e7))

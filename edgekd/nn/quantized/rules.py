@@ -139,8 +139,10 @@ def _max_pool(call: Call) -> Operation:
 
 def _average_pool(call: Call) -> Operation:
     attributes = {**_window(call), "channels": call.output_shape()[1]}
-    if any(attributes["padding"]) and (not call["count_include_pad"] or call["ceil_mode"]):
-        raise call.error("padding that is not counted in the mean is not supported")
+    if any(attributes["padding"]) and call["ceil_mode"]:
+        raise call.error("ceil_mode=True, where it makes windows reach over the edge, is not supported in a mean")
+    if any(attributes["padding"]) and not call["count_include_pad"]:
+        raise call.error("padding that is not counted in the mean (count_include_pad=False) is not supported")
     if "divisor_override" in call.values and call["divisor_override"] is not None:
         raise call.error("divisor_override is not supported")
     return call.operation("average_pool", "self", attributes=attributes)

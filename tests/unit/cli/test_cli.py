@@ -125,6 +125,10 @@ def test_profiles_are_listed_shown_and_checked(tmp_path):
     result = run("profile", "check", path)
     assert result.exit_code == 3
     assert "latency_p90_ms" in result.stderr
+    from edgekd.load import shipped_profiles
+
+    path.write_text(shipped_profiles()[0].read_text() + "\n[surplus]\n")
+    assert "mine.toml has 1 error:" in run("profile", "check", path).stderr
     assert json.loads(run("profile", "check", path, "--json").stdout)["valid"] is False
 
 

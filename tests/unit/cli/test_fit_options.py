@@ -44,6 +44,19 @@ def test_a_dry_run_tells_what_follows_training():
     assert json.loads(run(*arguments, "--qat", "never", "--json").stdout)["quantize_s"] == 0 < plan["quantize_s"]
 
 
+def test_a_dry_run_shows_the_intervals_that_decide():
+    from edgekd.core.statistics import at_95_percent
+    from edgekd.records import Estimate
+
+    arguments = ("--task", DIGITS, "--profile", "rpi4", "--dry-run")
+    candidate = json.loads(run(*arguments, "--json").stdout)["candidates"][0]["candidate"]
+    memory = Estimate.model_validate(candidate["predicted"]["peak_memory_mib"])
+    assert memory.confidence < 0.95
+    low, high = at_95_percent(memory)
+    shown = run(*arguments).stdout
+    assert f"({low:.3g} to {high:.3g})" in shown and "95 % intervals" in shown
+
+
 def test_a_budget_nothing_meets_is_answered_with_a_frontier(tmp_path):
     result = run("--task", DIGITS, "--profile", "rpi4", "--latency-p90-ms", "0.0001", "--json")
     assert result.exit_code == 1

@@ -56,6 +56,15 @@ def test_an_unsupported_operator_is_named_with_its_place():
         quantize_model(model, EXAMPLE)
 
 
+@pytest.mark.parametrize(
+    ("pool", "named"),
+    [(nn.AvgPool2d(2, ceil_mode=True), "ceil_mode=True"), (nn.AvgPool2d(3, 1, 1, False, False), "count_include_pad")],
+)
+def test_a_mean_whose_padding_does_not_count_is_refused_by_its_options_name(pool, named):
+    with pytest.raises(BuildError, match=named):
+        trace(nn.Sequential(pool, nn.Flatten()), torch.zeros(1, 2, 5, 5))
+
+
 def test_control_flow_on_values_is_refused_with_the_reason():
     class Branch(nn.Module):
         def forward(self, inputs):
