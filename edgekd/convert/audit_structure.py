@@ -20,13 +20,17 @@ _FUSES_ACTIVATION = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "
 
 def _duplicates(case: Case) -> Iterator[Finding]:
     seen: dict[tuple[str, bytes], str] = {}
+    buffers: set[int] = set()
     for name, tensor in case.graph.tensors.items():
         if (
             tensor.data is None
             or tensor.data.nbytes < _SMALLEST_DUPLICATE
             or not np.any(tensor.data != tensor.data.flat[0])
+            or tensor.buffer in buffers
         ):
             continue
+        if tensor.buffer is not None:
+            buffers.add(tensor.buffer)
         key = (tensor.dtype, hashlib.sha256(np.sort(tensor.data, axis=None).tobytes()).digest())
         if key in seen:
             yield Finding(node=name, problem=f"holds the same {tensor.data.nbytes} bytes of weights as {seen[key]}")

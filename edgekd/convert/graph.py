@@ -15,7 +15,10 @@ METADATA_NAME = "edgekd"
 
 @dataclass(frozen=True, slots=True)
 class GraphTensor:
-    """A value or a constant. `dtype` is numpy's name. `scales` has one entry, or one per index of `axis`."""
+    """A value or a constant. `dtype` is numpy's name. `scales` has one entry, or one per index of `axis`.
+
+    `buffer` is the place in the file that holds the constant, where several tensors may share one.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -24,6 +27,7 @@ class GraphTensor:
     scales: Array | None = None
     zero_points: Array | None = None
     axis: int = 0
+    buffer: int | None = None
 
     @property
     def elements(self) -> int:

@@ -1,7 +1,7 @@
 """Collects the nodes and initializers of an ONNX file.
 
 Activations are uint8 (onnxruntime fuses u8s8 everywhere, s8s8 only in part), weights int8 per output channel,
-biases int32. Each constant has initializers of its own: onnxruntime's transformers refuse shared ones.
+biases int32. Scales and zero points have initializers of their own: onnxruntime's transformers refuse shared ones.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class OnnxBuilder:
         self.helper = fit_module("onnx.helper")
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        self._held: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self.symmetric = SCHEMES[network.scheme].symmetric
         self.half = network.scheme == "fp16"
         self.values: dict[str, str] = {}
@@ -101,10 +102,18 @@ class OnnxBuilder:
         return output
 
     def constant(self, name: str, data: Array) -> str:
-        """Add an initializer; returns its name. Floats are float16 where the network computes in it."""
+        """Add an initializer; returns its name. Floats are float16 where the network computes in it.
+
+        Equal weights, which have two dimensions or more, share one, such as those of a layer that is called twice.
+        """
         if self.half and data.dtype == np.float32:
             data = data.astype(np.float16)
-        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(data, order="C"), name))
+        stored = np.asarray(data, order="C")
+        if stored.ndim > 1:
+            held = self._held.setdefault((str(stored.dtype), stored.shape, stored.tobytes()), name)
+            if held != name:
+                return held
+        self.constants.append(self.onnx.numpy_helper.from_array(stored, name))
         return name
 
     def weighted(self, name: str, data: Array, scale: Array | None) -> str:

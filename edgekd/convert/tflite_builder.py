@@ -23,6 +23,7 @@ class TfliteBuilder:
         self.network = network
         self.schema = fit_module(_SCHEMA)
         self.buffers: list[Any] = [self.schema.BufferT()]
+        self._held: dict[bytes, int] = {}
         self.tensors: list[Any] = []
         self.operators: list[Any] = []
         self.codes: dict[tuple[int, int], int] = {}
@@ -58,10 +59,17 @@ class TfliteBuilder:
             entry.quantization = self._quantization(np.array([grid.scale]), np.array([grid.zero_point]), 0)
         if data is not None:
             entry.type = getattr(schema.TensorType, str(data.dtype).upper())
-            entry.buffer = len(self.buffers)
-            self.buffers.append(_aligned_buffer(schema, data))
+            entry.buffer = self._buffer(data)
         self.tensors.append(entry)
         return len(self.tensors) - 1
+
+    def _buffer(self, data: Array) -> int:
+        """Index of the buffer with these bytes: one for all tensors that hold them, such as tied weights."""
+        content = np.ascontiguousarray(data).tobytes()
+        if content not in self._held:
+            self._held[content] = len(self.buffers)
+            self.buffers.append(_aligned_buffer(self.schema, data))
+        return self._held[content]
 
     def temporary(self, layer: Layer) -> int:
         """Declare a tensor like the layer's output, for an operator before its last one."""

@@ -56,7 +56,8 @@ def _padded(
     )
     inputs = [builder.index[source], builder.constant(f"{layer.name}/padding", amounts)]
     if never_wins and (tensor.grid is None or tensor.grid.zero_point != -128):
-        least = np.array([-128], np.int8) if tensor.grid else np.array([np.finfo(np.float32).min], np.float32)
+        kind = np.dtype(f"int{tensor.grid.bits}" if tensor.grid else "float32")
+        least = np.array([np.iinfo(kind).min if tensor.grid else np.finfo(kind).min], kind)
         inputs.append(builder.constant(f"{layer.name}/least", least, grid=tensor.grid))
         builder.operator("PADV2", (1, 2), inputs, padded, builder.schema.PadV2OptionsT())
     else:

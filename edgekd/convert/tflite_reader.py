@@ -68,7 +68,8 @@ class _Reader:
             stored = quantization.zeroPoint
             zero_points = np.asarray(stored if stored is not None else np.zeros(len(scales)), np.int64)
             axis = int(quantization.quantizedDimension)
-        return GraphTensor(name, shape, dtype, self._data(tensor, dtype, shape), scales, zero_points, axis)
+        data = self._data(tensor, dtype, shape)
+        return GraphTensor(name, shape, dtype, data, scales, zero_points, axis, None if data is None else tensor.buffer)
 
     def _data(self, tensor: Any, dtype: str, shape: tuple[int, ...]) -> Any:
         data = self.model.buffers[tensor.buffer].data if self.model.buffers else None

@@ -61,6 +61,32 @@ def two_inputs():
     return TwoInputs(None)
 
 
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(1, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)
+        self.first, self.second, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        self.third = nn.Linear(16, 16)
+        self.third.weight = self.second.weight
+
+    def forward(self, inputs):
+        inputs = F.relu(self.stem(inputs))
+        inputs = self.body(F.relu(self.body(inputs))) + inputs
+        return self.head(F.relu(self.third(F.relu(self.second(F.relu(self.first(inputs.mean([2, 3]))))))))
+
+
+def twice():
+    torch.manual_seed(3)
+    return Twice()
+
+
+def padded_pool():
+    torch.manual_seed(4)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, 1, 1), nn.MaxPool2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
+
+
 def branching():
     return Answers(lambda logits: logits * 2 if logits.sum() > 0 else logits)
 """
@@ -88,6 +114,12 @@ def made(place, factory):
     import runpy
 
     return runpy.run_path(str(place / "net.py"))[factory]().eval()
+
+
+def test_help_names_the_extra_and_the_outputs():
+    said = " ".join(CliRunner().invoke(app, ["quantize", "--help"], env={"COLUMNS": "250"}).output.split())
+    assert "Needs edgekd[prune]" in said
+    assert "logits (N, classes)" in said and "edgekd parity RUN" in said
 
 
 @pytest.mark.parametrize("scheme", ["wi8_ai8", "fp16"])
@@ -183,3 +215,24 @@ def test_what_fails_leaves_nothing_behind(place, tmp_path):
         assert [path.name for path in folder.iterdir()] == ["model.tflite"]
         (folder / "model.tflite").unlink()
         (tmp_path / "new").rmdir() if folder != tmp_path else None
+
+
+@pytest.mark.parametrize("scheme", ["wi8_ai8", "wi8_ai8_symmetric", "wi8_ai16", "wi8", "fp16"])
+def test_weights_that_are_used_twice_are_stored_once(place, tmp_path, scheme):
+    result, found = quantize(place, tmp_path / "out", "twice", "images.npy", "--scheme", scheme)
+    assert result.exit_code == 0, result.output
+    assert all(not artifact["audit"]["findings"] for artifact in found["artifacts"])
+    assert all(distance["share_of_range"] < 0.05 for distance in found["distances"])
+    if scheme == "wi8_ai8":
+        accelerated = CliRunner().invoke(app, ["audit", str(tmp_path / "out" / "model_wi8_ai8.onnx"), "--json"])
+        (onnxruntime,) = [
+            entry for entry in json.loads(accelerated.stdout)["accelerated"] if entry["runtime"] == "onnxruntime"
+        ]
+        assert onnxruntime["findings"] == []
+
+
+@pytest.mark.parametrize("scheme", ["wi8_ai8", "wi8_ai16"])
+def test_padding_never_wins_a_maximum_of_either_width(place, tmp_path, scheme):
+    result, found = quantize(place, tmp_path / "out", "padded_pool", "images.npy", "--scheme", scheme)
+    assert result.exit_code == 0, result.output
+    assert all(distance["share_of_range"] < 0.01 for distance in found["distances"])
