@@ -3,8 +3,8 @@
 All get the same task, teacher, budget (p90 on a profile calibrated on this machine) and as nearly as can be the same
 training steps: `--runs` whole training runs. The search spends them on three short runs for every two whole ones that
 the others have left, as `edgekd fit --search halving` does: it is the same code. The width multiplier is the middle
-student of the space at the widths that fit, largest first (of the cheapest one where no middle one fits); random
-search trains random students that fit. Each then keeps its best student by validation accuracy, and the test split
+student of the space at the widths that fit, largest first (of the cheapest one where no middle one fits), each with
+several seeds where these are few; random search trains random students that fit. Each then keeps its best student by validation accuracy, and the test split
 judges that one. One row a (task, budget, seed, method) is appended to accuracy.jsonl; a row that is there is not run
 again. `--measure` then times every chosen student here with random weights and writes the medians into the rows.
 
@@ -74,7 +74,7 @@ class Bench:
         self.profile = load_profile(profile)
         self.space = space_named(task.default_space)
         self.data = task.development()
-        self.how = {"seed": seed, "device": CPU, "on_progress": lambda line: None}
+        self.how = {"device": CPU, "on_progress": lambda line: None}
         self.steps = 0
         self.work = 0.0
 
@@ -92,10 +92,11 @@ class Bench:
         """A search over what fits."""
         return Search(self.space.dimensions(self.task.input_shape), self.candidate, self.fits, self.seed)
 
-    def train(self, candidate: Candidate, schedule: Training) -> tuple[float, Student]:
-        """Distil a candidate; its validation accuracy and the student."""
+    def train(self, candidate: Candidate, schedule: Training, again: int = 0) -> tuple[float, Student]:
+        """Distil a candidate, for the `again`-th time; its validation accuracy and the student."""
         architecture = self.space.architecture(candidate.choices, self.task.input_shape, len(self.task.classes))
-        torch.manual_seed(self.seed)
+        seed = self.seed + 1000 * again
+        torch.manual_seed(seed)
         student = Student(architecture)
         trained = train_model(
             student,
@@ -106,6 +107,7 @@ class Bench:
             title=candidate.label,
             teacher_logits=self.logits,
             teacher=self.teacher,
+            seed=seed,
             **self.how,
         )
         self.steps += trained.steps
@@ -119,10 +121,12 @@ class Bench:
         return float(right.float().mean())
 
 
-def best_of(bench: Bench, candidates: list[Candidate]) -> tuple[Candidate, float, Student]:
+def best_of(bench: Bench, candidates: list[Candidate], runs: int) -> tuple[Candidate, float, Student]:
+    """The best of `runs` whole trainings; candidates that are fewer are trained again with other seeds."""
     found = []
-    for candidate in candidates:
-        score, student = bench.train(candidate, bench.recipe.distill.training)
+    for index in range(runs):
+        candidate, again = candidates[index % len(candidates)], index // len(candidates)
+        score, student = bench.train(candidate, bench.recipe.distill.training, again)
         found.append((candidate, score, student))
     return max(found, key=lambda one: one[1])
 
@@ -154,7 +158,7 @@ def ladder(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
     proposal = propose(
         bench.space, bench.task.input_shape, len(bench.task.classes), bench.profile, bench.budget, {}, runs
     )
-    return best_of(bench, list(proposal.first))
+    return best_of(bench, list(proposal.first), len(proposal.first))
 
 
 def width(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
@@ -167,14 +171,14 @@ def width(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
         fitting = [
             one for one in (bench.candidate({**narrow, "width": v}) for v in dimensions["width"]) if bench.fits(one)
         ]
-    return best_of(bench, fitting[-runs:])
+    return best_of(bench, fitting[-runs:], runs)
 
 
 def random_search(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
     search = bench.search()
     pool = [one for one in (search._feasible(search._random_choices()) for _ in range(200 * runs)) if one is not None]
     unique = list({one.label: one for one in pool}.values())
-    return best_of(bench, unique[:runs])
+    return best_of(bench, unique[:runs], runs)
 
 
 RUN: dict[str, Callable[[Bench, int], tuple[Candidate, float, Student]]] = {
