@@ -1,12 +1,13 @@
 """Is the search worth its time? Against a uniform width multiplier, random search and the ladder of sizes.
 
 All get the same task, teacher, budget (p90 on a profile calibrated on this machine) and as nearly as can be the same
-training steps: `--runs` whole training runs. The search spends them on three short runs for every two whole ones that
-the others have left, as `edgekd fit --search halving` does: it is the same code. The width multiplier is the middle
+training steps: `--runs` whole training runs. The search spends them on three short runs for every whole one that the
+others have left, as `edgekd fit --search halving` does: it is the same code. The width multiplier is the middle
 student of the space at the widths that fit, largest first (of the cheapest one where no middle one fits), each with
-several seeds where these are few; random search trains random students that fit. Each then keeps its best student by validation accuracy, and the test split
-judges that one. One row a (task, budget, seed, method) is appended to accuracy.jsonl; a row that is there is not run
-again. `--measure` then times every chosen student here with random weights and writes the medians into the rows.
+several seeds where these are few; random search trains random students that fit. Each then keeps its best student by
+validation accuracy, and the test split judges that one. One row a (task, budget, seed, method) is appended to
+accuracy.jsonl; a row that is there is not run again. `--measure` then times every chosen student here with random
+weights and writes the medians into the rows.
 
     edgekd calibrate --profile host --board local --out /tmp/here.toml
     python benchmarks/search/accuracy.py --profile /tmp/here.toml --task watch-gestures --seeds 3
