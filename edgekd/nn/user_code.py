@@ -16,8 +16,8 @@ def where(error: BaseException) -> str:
 
 
 def own_lines(error: BaseException) -> list[str]:
-    """Every line that an exception came through, but for those of torch, edgekd and Python itself."""
+    """Every line that an exception came through, but for those of torch, edgekd and code without a file."""
     foreign = tuple(str(Path(module.__file__).parent) for module in (torch, edgekd) if module.__file__)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith((*foreign, "<frozen"))]
+    own = [frame for frame in frames if not frame.filename.startswith((*foreign, "<"))]
     return [f"  {frame.filename}:{frame.lineno} in {frame.name}: {frame.line}" for frame in own]

@@ -111,7 +111,7 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     except _EXPORT_ERRORS as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if isinstance(error, GuardOnDataDependentSymNode):
-            reason = f"what it does depends on values that it computes, and a file has no branches ({reason})"
+            reason = "what it does depends on values that it computes, and a file has no branches"
         shape = ", ".join(map(str, example.shape[1:]))
         said = f"{type(model).__name__} cannot be traced for inputs (N, {shape}), N free: {reason}"
         raise BuildError("\n".join([said, *own_lines(error)])) from error
