@@ -10,7 +10,7 @@ from torch import nn
 
 from edgekd.core.architecture import Architecture, operator_list
 from edgekd.errors import ConfigurationError
-from edgekd.pipeline.boards.deployed import with_deployed_design
+from edgekd.pipeline.boards.deployed import deployed_student, with_deployed_design
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.distillation.evaluation import Distilled, evaluate_distillation
 from edgekd.pipeline.distillation.kept_settings import hold_to
@@ -111,6 +111,9 @@ def distill_task(
     design = student_design(recipe, task)
     teaching = Teaching(recipe, task, Unkept(progress, recipe.seed), given)
     require_tuner(choice)
+    if recipe.distill.continual.start is not None:
+        # What is no student to go on from is told before a teacher is trained.
+        deployed_student(recipe.distill.continual.start, design.architecture(task))
     teacher, distillation = teaching.teacher, recipe.distill
     chosen: Chosen | None = None
     if choice is not None:

@@ -41,6 +41,11 @@ def verdict_on(gain: tuple[float, float], distill: Distillation | None = None) -
             "behind the same student trained on the real labels, by validation beyond noise: data_free is for when "
             "there are none"
         )
+    if distill is not None and distill.regime == "adversarial" and distill.adversarial.form == "robust" and gain[1] < 0:
+        return (
+            "worse than scratch on clean inputs, by validation beyond noise: this regime is for robust_accuracy "
+            "against scratch_robust_accuracy"
+        )
     if distill is not None and distill.continual.start is not None:
         return (
             "the student went on from a deployed one: compare val_accuracy_before and _after; the scratch student "

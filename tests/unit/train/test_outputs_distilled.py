@@ -137,7 +137,9 @@ def test_distilling_goes_on_from_a_deployed_student(tmp_path, capfd):
     ):
         ran = invoke("distill", small, "--task", digits, *arguments)
         assert ran.exit_code == 3
-        assert said in ran.output + "".join(capfd.readouterr())
+        shown = ran.output + "".join(capfd.readouterr())
+        assert said in shown
+        assert "teacher  trained" not in shown
     ran = invoke("distill", "--task", digits, "--from", weights)
     assert ran.exit_code == 3
     assert "the weights do not fit the student" in ran.output + "".join(capfd.readouterr())

@@ -8,8 +8,8 @@ from torch import nn
 
 from edgekd.errors import ConfigurationError
 from edgekd.pipeline.distillation.teaching import unlabelled_classes
-from edgekd.pipeline.distillation.verdict import not_robust
-from edgekd.records import Curriculum, DataFree, SemiSupervised, Training
+from edgekd.pipeline.distillation.verdict import not_robust, verdict_on
+from edgekd.records import Curriculum, DataFree, Distillation, SemiSupervised, Training
 from edgekd.tasks import Split
 from edgekd.tasks.teachers import residual_teacher
 from edgekd.train.regimes.adversarial import DiscriminatedLoss, attack
@@ -88,6 +88,13 @@ def test_a_robust_student_that_is_not_is_told_loudly():
     for student in (0.3, 0.4):
         said = not_robust({"robust_accuracy": student, "scratch_robust_accuracy": 0.4})
         assert said.startswith("THE STUDENT IS NO MORE ROBUST") and f"{student:.4f}" in said
+
+
+def test_what_robustness_costs_on_clean_inputs_is_not_called_hurt():
+    robust = Distillation(regime="adversarial")
+    assert "robust_accuracy against scratch_robust_accuracy" in verdict_on((-0.2, -0.1), robust)
+    assert "distillation hurt" in verdict_on((-0.2, -0.1), Distillation())
+    assert "no difference" in verdict_on((-0.2, 0.1), robust)
 
 
 def test_a_black_box_without_batch_norms_is_told_apart_from_a_teacher_without():
