@@ -19,11 +19,10 @@ RuntimeChoice = Literal["all", "tflite", "onnxruntime", "tensorrt", "none"]
 SchemeName = Literal["wi8_ai8", "wi8_ai8_mixed", "wi8_ai8_symmetric", "wi8_ai16", "wi8", "fp16", "fp32"]
 _KERNELS = {"tflite": "XNNPACK in LiteRT", "onnxruntime": "onnxruntime", "tensorrt": "TensorRT"}
 _SOURCES = {
-    "flag": "as --scheme says",
-    "report": "as the report beside it says",
-    "metadata": "as its own metadata says",
-    "name": "as its name says",
-    "operators": "as most of its operators are; nothing else says a scheme that edgekd knows",
+    "flag": "--scheme",
+    "report": "the report beside it",
+    "metadata": "its own metadata",
+    "name": "its name",
 }
 
 
@@ -33,7 +32,7 @@ def audit_command(
         SchemeName | None,
         typer.Option(
             help="What the file is said to be. Default: what the report beside it, its metadata or its name "
-            "(model_int8.tflite) says, and the name where that contradicts the others; else what most of its "
+            "(model_int8.tflite) says, of two that differ the one that is not true; else what most of its "
             "operators are."
         ),
     ] = None,
@@ -72,7 +71,10 @@ def audit_command(
 
 def _show(found: AuditedFile, console: Console) -> None:
     colour = "green" if found.verdict == "honest" else "bold red"
-    claim = f"{'is' if found.verdict == 'honest' else 'is not'} {found.scheme} ({_SOURCES[found.scheme_source]})"
+    said_by = _SOURCES.get(found.scheme_source)
+    claim = f"{'is' if found.verdict == 'honest' else 'is not'} {found.scheme} (as {said_by} says)"
+    if found.scheme_source == "operators":
+        claim = f"says no scheme that edgekd knows; most of its operators are {found.scheme}"
     console.print(f"[{colour}]{found.verdict}[/]: {escape(found.file)} {claim}", soft_wrap=True)
     console.print(f"its operators amount to: {found.found_scheme}", soft_wrap=True)
     console.print(

@@ -51,10 +51,10 @@ class AuditedFile(Record):
     """What `edgekd audit` found. `scheme` is the claim, and `scheme_source` who made it.
 
     A claim comes from `--scheme`, else from the `report.json` or `quantize.json` beside the file, else from the file's
-    own metadata, else from its name (`model_int8.tflite`). A name that says something else than report and metadata is
-    itself the claim. A file that claims nothing is held against what most of its operators are ("operators").
-    `found_scheme` is what its operators amount to. `accelerated` says, per runtime, what it does not accelerate: that
-    makes no lie, and the verdict does not depend on it.
+    own metadata, else from its name (`model_int8.tflite`). Where the name says something else than report or metadata,
+    the one that is not true is the claim. A file that claims nothing is held against what most of its operators are
+    ("operators"). `found_scheme` is what its operators amount to. `accelerated` says, per runtime, what it does not
+    accelerate: that makes no lie, and the verdict does not depend on it.
     """
 
     schema_version: Literal[1] = 1
@@ -137,12 +137,13 @@ def _claim(path: Path, graph: Graph, given: str | None, declared: str | None) ->
         (scheme_in_name(path.stem), "name"),
     ]
     found = next(((scheme, source) for one, source in said for scheme in _SCHEMES if scheme == one), None)
+    nodes = typed_nodes(graph)
     if found is None:
-        return _of_operators(typed_nodes(graph)), "operators"
+        return _of_operators(nodes), "operators"
     named = _schemes_in_name(path.stem, _UNMISTAKABLE)
     if found[1] in ("report", "metadata") and named and not any(_meets(found[0], one) for one in named):
-        # Whoever reads the name only is told something else, so the name is what the file is held against.
-        return named[0], "name"
+        # One of the two lies; the file is held against the one that its operators do not bear out.
+        return found if found_scheme(nodes) in named else (named[0], "name")
     return found
 
 

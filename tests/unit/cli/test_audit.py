@@ -162,3 +162,20 @@ def test_a_file_beside_quantizes_report_is_the_declared_one(files, tmp_path):
     assert (code, found["scheme_source"]) == (5, "report")
     (finding,) = found["findings"]
     assert finding["node"] == "file" and finding["problem"].startswith("not the declared file: its sha256 is ")
+
+
+def test_metadata_that_contradicts_a_true_name_lies(files, tmp_path):
+    import onnx
+
+    model = onnx.load(files / "fp32_student.onnx")
+    (entry,) = [entry for entry in model.metadata_props if entry.key == "edgekd"]
+    entry.value = json.dumps({"scheme": "wi8_ai8"})
+    onnx.save(model, tmp_path / "net_fp32.onnx")
+    code, found = run(tmp_path / "net_fp32.onnx", "--runtime", "none")
+    assert (code, found["scheme"], found["scheme_source"]) == (5, "wi8_ai8", "metadata")
+    entry.value = json.dumps({"scheme": "int4"})
+    onnx.save(model, tmp_path / "net.onnx")
+    result = CliRunner().invoke(app, ["audit", str(tmp_path / "net.onnx"), "--runtime", "none"])
+    assert result.exit_code == 5
+    assert "says no scheme that edgekd knows; most of its operators are fp32" in result.stdout
+    assert "the file's own metadata says int4" in result.stdout
