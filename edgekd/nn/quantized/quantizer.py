@@ -6,6 +6,7 @@ straight-through gradient inside the range (Jacob et al. 2018, arXiv:1712.05877)
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -72,11 +73,10 @@ class ActivationQuantizer(nn.Module):
     @torch.no_grad()
     def observe(self, inputs: Tensor, member: int = 0) -> None:
         """Move the range towards the inputs'. The first updates average evenly, so that calibration needs few."""
-        low, high = torch.aminmax(inputs)
         self.updates[member] += 1
-        weight = torch.clamp(1.0 / self.updates[member], min=1.0 - self.momentum)
-        self.minimum[member] += (low - self.minimum[member]) * weight
-        self.maximum[member] += (high - self.maximum[member]) * weight
+        weight = max(1.0 / float(self.updates[member]), 1.0 - self.momentum)
+        for average, extreme in zip((self.minimum, self.maximum), torch.aminmax(inputs), strict=True):
+            average[member] += (extreme - average[member]) * weight
         self._set_grid()
 
     def set_range(self, low: float, high: float) -> None:
@@ -87,22 +87,21 @@ class ActivationQuantizer(nn.Module):
         self._set_grid()
 
     def _set_grid(self) -> None:
-        low, high = self.minimum.amin().clamp(max=0.0), self.maximum.amax().clamp(min=0.0)
+        # Plain numbers: a score of operations on tensors of one element would cost more than the rounding itself.
+        low, high = min(min(self.minimum.tolist()), 0.0), max(max(self.maximum.tolist()), 0.0)
         if self.activation != "none":
-            low = torch.zeros_like(low)
-        if self.activation in CEILINGS:
-            high = high.clamp(max=CEILINGS[self.activation])
+            low = 0.0
+        high = min(high, CEILINGS.get(self.activation, high))
         if self.symmetric:
-            self.scale.copy_(_or_one(torch.maximum(-low, high)) / self.highest)
+            self.scale.fill_(_or_one(max(-low, high)) / self.highest)
             return
-        scale = _or_one(high - low) / (self.highest - self.lowest)
         # Sixteen bits, so that the scale times a pool's size has no rounding error, by which onnxruntime breaks ties.
-        mantissa, exponent = torch.frexp(scale)
-        scale = torch.ldexp(torch.floor(mantissa * 65536) / 65536, exponent)
-        self.scale.copy_(scale)
+        mantissa, exponent = math.frexp(_or_one(high - low) / (self.highest - self.lowest))
+        scale = math.ldexp(math.floor(mantissa * 65536) / 65536, exponent)
+        self.scale.fill_(scale)
         # Even, because XNNPACK rounds a mean's ties to even after adding the zero point and onnxruntime before.
-        zero_point = 2 * torch.round((self.lowest - low / scale) / 2)
-        self.zero_point.copy_(zero_point.clamp(self.lowest, self.highest - 1))
+        zero_point = 2 * round((self.lowest - low / scale) / 2)
+        self.zero_point.fill_(min(max(zero_point, self.lowest), self.highest - 1))
 
     def fix(self, grid: Grid) -> None:
         """Use this grid whatever the activations are, because the runtimes' kernels know no other."""
@@ -120,8 +119,8 @@ class ActivationQuantizer(nn.Module):
         return Grid(float(self.scale), int(self.zero_point), self.bits)
 
 
-def _or_one(extent: Tensor) -> Tensor:
-    return torch.where(extent > _DEAD_RANGE, extent, torch.ones_like(extent))
+def _or_one(extent: float) -> float:
+    return extent if extent > _DEAD_RANGE else 1.0
 
 
 def straight_through(values: Tensor, exact: Tensor) -> Tensor:
