@@ -72,7 +72,12 @@ def distill_command(
     # Threads that wait busily starve each other where cores are shared. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from edgekd.pipeline.distillation.flags import TeachingFlags
-    from edgekd.pipeline.distillation.settings import checkpoint_directory, resolve_distillation, write_weights
+    from edgekd.pipeline.distillation.settings import (
+        checkpoint_directory,
+        require_writable,
+        resolve_distillation,
+        write_weights,
+    )
     from edgekd.pipeline.settings import require_fit_extra
 
     flags = TeachingFlags(objective, regime, labels, teacher, tune_minutes, tune_search, start)
@@ -83,6 +88,7 @@ def distill_command(
         else f"what was trained is kept in {checkpoints}; the same command goes on from there"
     )
     require_fit_extra()
+    require_writable(save)
     with ConsoleProgress() as progress:
         from edgekd.pipeline.distillation.ablation import ablate
         from edgekd.pipeline.distillation.distill import distill

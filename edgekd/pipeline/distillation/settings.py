@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,20 @@ def checkpoint_directory(path: Path | None) -> Path | None:
         except OSError as error:
             raise ConfigurationError(f"--checkpoints {path}: cannot be made: {error}") from error
     return path
+
+
+def require_writable(path: Path | None) -> None:
+    """Refuse a place for `--save` in which nothing can be written, before anything is trained.
+
+    Raises:
+        ConfigurationError: its directory does not exist or cannot be written, or it is a directory itself.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise ConfigurationError(f"--save {path}: is a directory: name a file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ConfigurationError(f"--save {path}: {path.parent} is no directory that can be written")
 
 
 def write_weights(student: nn.Module, path: Path) -> None:

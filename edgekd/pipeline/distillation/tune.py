@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ def require_tuner(choice: Choice | None) -> None:
     """Fail before anything is trained where what a search needs is missing.
 
     Raises:
-        ConfigurationError: no time.
+        ConfigurationError: no time, or a file for the trials that cannot be written or holds something else.
         MissingExtraError: Optuna is not installed.
     """
     if choice is None or choice.minutes is None:
@@ -69,6 +70,24 @@ def require_tuner(choice: Choice | None) -> None:
         raise ConfigurationError(f"--tune-minutes {choice.minutes:g}: must be above 0")
     if importlib.util.find_spec("optuna") is None:
         raise MissingExtraError("optuna", "tune")
+    if choice.storage is not None:
+        _require_journal(choice.storage)
+
+
+def _require_journal(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            file.seek(0)
+            first = file.readline()
+    except OSError as error:
+        raise ConfigurationError(f"--tune-file {path}: cannot be written: {error}") from error
+    try:
+        known = not first or "op_code" in json.loads(first)
+    except (ValueError, TypeError):
+        known = False
+    if not known:
+        raise ConfigurationError(f"--tune-file {path}: holds no trials of an earlier run: name another file")
 
 
 def choose(setting: Setting, choice: Choice, identity: str) -> Chosen:

@@ -83,6 +83,10 @@ def test_distill_prints_what_was_promised(tmp_path):
         (("--task", DIGITS, "--labels", "9"), ["labels = 9 (--labels): there are 10 classes"]),
         (("--task", DIGITS, "--teacher", "no.onnx"), ["no.onnx: no such file"]),
         (("--task", DIGITS, "--teacher", DAMAGED), ["damaged.pt: not torch weights"]),
+        (("--task", DIGITS, "--save", "nowhere/student.pt"), ["--save nowhere/student.pt: nowhere is no directory"]),
+        (("--task", DIGITS, "--save", "."), ["is a directory"]),
+        (("--task", DIGITS, "--tune-minutes", "1", "--tune-file", DAMAGED), ["damaged.pt: holds no trials"]),
+        (("--task", DIGITS, "--tune-minutes", "1", "--tune-file", "damaged.pt/x"), ["cannot be written"]),
     ],
 )
 def test_what_cannot_be_done_is_said_with_exit_code_3(arguments, said, capfd, tmp_path, monkeypatch):
