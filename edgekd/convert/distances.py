@@ -12,6 +12,8 @@ from edgekd.errors import BuildError
 from edgekd.nn.quantized.network import Array
 from edgekd.records import FileDistance, TorchForm
 
+COMPARED_INPUTS = 200
+"""Inputs over which files are held against torch that need not agree with it in (nearly) every class."""
 MOST_FLOAT_DISTANCE = 1e-3
 """Most that outputs of an fp32 file may be off, as a share of the outputs' range. Rounding alone makes about 1e-6."""
 _LEAST_RANGE = 1e-12

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgekd.convert.distances import COMPARED_INPUTS, file_distance, require_float_alike
 from edgekd.convert.inference import run_model
 from edgekd.convert.model_file import read_graph
 from edgekd.convert.operators import float_share
-from edgekd.convert.parity import check_parity
+from edgekd.convert.parity import check_parity, torch_logits
 from edgekd.convert.students import FileKey, convert_student
 from edgekd.core.architecture import operator_list
 from edgekd.core.costs import predict_mixed_costs
@@ -60,7 +61,8 @@ def build_files(
     """Convert the student to all its files, audit them, and hold them against the fake-quantized model.
 
     Raises:
-        BuildError: a converter failed, an int8 file is not int8, or the forms disagree.
+        BuildError: a converter failed, an int8 file is not int8, the forms disagree, or an fp32 file is not the
+            float student.
     """
     scheme, islands = quantized.scheme, quantized.islands
     inputs: dict[str, Any] = {**weights_sha256, "parity_inputs": PARITY_INPUTS, "scheme": scheme, "opset": opset}
@@ -83,6 +85,11 @@ def build_files(
         real = student_inputs(validation.inputs[rows], student.architecture.input_shape)
         tflite, onnx = (folder / names[file_format, scheme] for file_format in FORMATS)
         parity = check_parity(quantized, tflite, onnx, real, stages.progress.warn)
+        few = real[evenly(len(real), COMPARED_INPUTS)]
+        expected = torch_logits(student, few)
+        require_float_alike(
+            file_distance(folder / names[file_format, "fp32"], few, "the module", expected) for file_format in FORMATS
+        )
         files = [run.adopt(folder / artifact.path, run.path / artifact.path) for artifact in artifacts]
     built = BuiltFiles(artifacts=tuple(artifacts), parity=parity)
     run.finish("convert", stages.hash(inputs), built, files)

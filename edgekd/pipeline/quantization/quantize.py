@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgekd.convert.distances import file_distance, require_float_alike
+from edgekd.convert.distances import COMPARED_INPUTS, file_distance, require_float_alike
 from edgekd.convert.inference import run_model
 from edgekd.convert.parity import check_parity, torch_logits
 from edgekd.convert.students import FileKey, convert_student
@@ -58,8 +58,6 @@ from edgekd.train.examples import resolve_device
 
 RESULT_FILE = "quantize.json"
 LAYERS_FILE = "layers.svg"
-COMPARED_INPUTS = 200
-"""Validation inputs over which files are held against torch that need not agree with it in (nearly) every class."""
 
 
 @dataclass(frozen=True)
