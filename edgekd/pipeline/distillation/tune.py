@@ -193,8 +193,10 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     setting = replace(setting, checkpoints=None)
     short, logits = shortened(setting.recipe), setting.teacher_logits()
+    # How long to search changes no trial: a later run may take more time over the same ones.
+    timeless = setting.recipe.model_copy(update={"tune_minutes": None})
     study = optuna.create_study(
-        study_name=hash_inputs(identity=identity, recipe=setting.recipe, seed=setting.seed)[:16],
+        study_name=hash_inputs(identity=identity, recipe=timeless, seed=setting.seed)[:16],
         direction="maximize",
         sampler=_sampler(optuna, search, setting),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),

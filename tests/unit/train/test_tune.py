@@ -1,6 +1,7 @@
 """Choosing objectives by short runs on the validation split."""
 
 import importlib.util
+from dataclasses import replace
 
 import pytest
 from digits_task import Quiet, load, recipe
@@ -18,8 +19,8 @@ def teacher():
     return distill_task(recipe(epochs=1), load(), Quiet()).teacher
 
 
-def chosen(teacher, choice, epochs=8):
-    return distill_task(recipe(epochs=epochs), load(), Quiet(), Given(teacher=teacher), choice).result
+def chosen(teacher, choice, epochs=8, **distill):
+    return distill_task(recipe(epochs=epochs, **distill), load(), Quiet(), Given(teacher=teacher), choice).result
 
 
 def test_auto_takes_the_kind_with_the_best_validation_accuracy_and_says_why(teacher):
@@ -47,7 +48,8 @@ def test_without_optuna_the_extra_is_named(teacher):
 def test_a_search_keeps_its_trials_and_goes_on_from_them(teacher, tmp_path, search):
     choice = Choice(minutes=0.03, search=search, storage=tmp_path / "trials.log")
     first = chosen(teacher, choice, epochs=4)
-    second = chosen(teacher, choice, epochs=4)
+    # As --tune-minutes says it, in the recipe too; with more time the same trials are gone on from.
+    second = chosen(teacher, replace(choice, minutes=0.04), epochs=4, tune_minutes=0.04)
     assert len(second.tried) > len(first.tried) >= 1
     assert second.tried[: len(first.tried)] == first.tried
     assert "short runs by validation accuracy" in second.chosen_because
