@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from edgekd.nn.quantized.model import QuantizedModel
 
 LEAST_AGREEMENT = 0.99
-_DEPLOYED: tuple[tuple[Form, Form], ...] = (("torch", "onnx"), ("torch", "tflite"), ("onnx", "tflite"))
+DEPLOYED: tuple[tuple[Form, Form], ...] = (("torch", "onnx"), ("torch", "tflite"), ("onnx", "tflite"))
 _REFERENCE: tuple[tuple[Form, Form], ...] = (("onnx", "tflite reference"),)
-GATED = (*_DEPLOYED, *_REFERENCE)
+GATED = (*DEPLOYED, *_REFERENCE)
 """The pairs that hold one set of parameters and should agree; a build fails on those that are deployed."""
 LADDER: tuple[tuple[Form, Form], ...] = (
     ("torch", "onnx"),
@@ -78,7 +78,7 @@ def measure_parity(
     tflite: Path,
     onnx: Path,
     inputs: Array,
-    pairs: tuple[tuple[Form, Form], ...] = GATED,
+    pairs: tuple[tuple[Form, Form], ...] = DEPLOYED,
     float_model: nn.Module | None = None,
 ) -> tuple[Parity, ...]:
     """How far forms of one student agree over inputs (N, C, H, W) float32.
@@ -88,7 +88,7 @@ def measure_parity(
         tflite: the int8 TFLite file.
         onnx: the int8 ONNX file.
         inputs: real inputs, the same for every form.
-        pairs: the forms to compare: `GATED`, or `LADDER` for every rung.
+        pairs: the forms to compare: `DEPLOYED`, or `LADDER` for every rung.
         float_model: where given, its distance to the fake-quantized model is reported first.
 
     Returns:
@@ -167,7 +167,7 @@ def check_parity(
             named.
     """
     few = inputs[evenly(len(inputs), _REFERENCE_INPUTS)]
-    deployed = measure_parity(model, tflite, onnx, inputs, _DEPLOYED)
+    deployed = measure_parity(model, tflite, onnx, inputs, DEPLOYED)
     reference = measure_parity(model, tflite, onnx, few, _REFERENCE)
     for pair in deployed:
         if pair.top1_agreement < LEAST_AGREEMENT:
