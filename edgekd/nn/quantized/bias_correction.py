@@ -31,7 +31,7 @@ def correct_biases(model: QuantizedModel, inputs: Tensor) -> None:
 
     def correct(step: Step, layer: QuantizedLayer, values: tuple[Tensor, ...], scales: Scales) -> None:
         if isinstance(layer, WeightedLayer):
-            layer.bias.add_(means[step.key] - _mean(layer.compute(values, scales)))
+            layer.shift_bias(means[step.key] - _mean(layer.compute(values, scales)))
 
     with evaluating(model):
         with model.unrounded():

@@ -103,8 +103,10 @@ class _Search:
     def __init__(self, model: QuantizedModel, inputs: Tensor, accuracy: Callable[[QuantizedModel], float]) -> None:
         self.model, self.inputs, self.accuracy = model, inputs, accuracy
         self.moves = {step.key for step in model.steps if model.layer(step).grid_rule == "input"}
-        with model.unrounded():
-            self.expected = _log_probabilities(model, inputs)
+        exact = copy.deepcopy(model)
+        exact.drop_corrections()
+        with exact.unrounded():
+            self.expected = _log_probabilities(exact, inputs)
 
     def trial(self, steps: Iterable[str]) -> QuantizedModel:
         """A copy of the model with these steps in float."""

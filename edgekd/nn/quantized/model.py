@@ -124,7 +124,15 @@ class QuantizedModel(nn.Module):
                 layer.saturates = False
                 if isinstance(layer, WeightedLayer):
                     layer.scheme = SCHEMES["fp32"]
+        if kept - self.islands.steps:
+            self.drop_corrections()
         self.islands = replace(self.islands, steps=kept)
+
+    def drop_corrections(self) -> None:
+        """Take back what bias correction did: it made up for a rounding that is no longer the same."""
+        for layer in self.layers.values():
+            if isinstance(layer, WeightedLayer):
+                layer.drop_correction()
 
     def use_float_io(self) -> None:
         """Give the .tflite file a float input and output, quantized and dequantized inside; .onnx has them anyway.

@@ -129,6 +129,19 @@ def test_bias_correction_takes_the_mean_shift_back(wide, inputs):
     assert after < 0.5 * before, (before, after)
 
 
+def test_a_correction_is_taken_back_with_the_rounding_it_was_made_for(wide, inputs):
+    model = quantize_model(wide, inputs)
+    calibrate(model, [inputs], "min-max")
+    before = {key: layer.bias.clone() for key, layer in model.layers.items() if hasattr(layer, "bias")}
+    correct_biases(model.eval(), inputs)
+    assert any(not torch.equal(model.layers[key].bias, bias) for key, bias in before.items())
+    copy = quantize_model(wide, inputs)
+    copy.load_state_dict(model.state_dict())
+    copy.keep_float([next(iter(before))])
+    for key, bias in before.items():
+        torch.testing.assert_close(copy.layers[key].bias, bias, rtol=0, atol=1e-6)
+
+
 def test_what_is_kept_is_closest_to_the_float_model(wide, inputs):
     found = post_training_quantize(wide, "wi8_ai8", inputs[:128].split(32), inputs[128:])
     assert set(found.divergence) == {*OBSERVERS, "equalization", "bias correction"}

@@ -25,13 +25,19 @@ from edgekd.nn.quantized.weight_steps import LearnedWeightStep
 
 
 class WeightedLayer(QuantizedLayer):
-    """A layer with a weight (out, ...) and a bias (out,), stored as `scheme` says."""
+    """A layer with a weight (out, ...) and a bias (out,), stored as `scheme` says.
+
+    `bias_shift` (out,) is what bias correction added to the bias for the sake of rounding.
+    """
+
+    bias_shift: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor | None, scheme: SchemeSpec, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.weight = nn.Parameter(weight.detach().clone())
         # A bias costs nothing and lets training correct the mean shift that rounding causes.
         self.bias = nn.Parameter(torch.zeros(len(weight)) if bias is None else bias.detach().clone())
+        self.register_buffer("bias_shift", torch.zeros(len(weight)))
         self.scheme = scheme
         self.weight_step: LearnedWeightStep | None = None
 
@@ -79,6 +85,18 @@ class WeightedLayer(QuantizedLayer):
         if input_scale is None or not self.scheme.integer_bias:
             return weight, self.bias
         return weight, quantize_bias(self.bias, scale * input_scale)
+
+    @torch.no_grad()
+    def shift_bias(self, shift: Tensor) -> None:
+        """Correct the bias by `shift` (out,)."""
+        self.bias.add_(shift)
+        self.bias_shift.add_(shift)
+
+    @torch.no_grad()
+    def drop_correction(self) -> None:
+        """Take back what bias correction added: nothing is rounded here any more."""
+        self.bias.sub_(self.bias_shift)
+        self.bias_shift.zero_()
 
     @torch.no_grad()
     def clip_weight(self) -> None:
