@@ -104,12 +104,13 @@ class OnnxBuilder:
     def constant(self, name: str, data: Array) -> str:
         """Add an initializer; returns its name. Floats are float16 where the network computes in it.
 
-        Equal weights, which have two dimensions or more, share one, such as those of a layer that is called twice.
+        Equal weights share one, such as those of a layer that is called twice. Constants of one value (a mean's, a
+        gate's) do not: onnxruntime may rewrite them in place, and refuses to do so twice.
         """
         if self.half and data.dtype == np.float32:
             data = data.astype(np.float16)
         stored = np.asarray(data, order="C")
-        if stored.ndim > 1:
+        if stored.ndim > 1 and np.any(stored != stored.flat[0]):
             held = self._held.setdefault((str(stored.dtype), stored.shape, stored.tobytes()), name)
             if held != name:
                 return held
