@@ -60,7 +60,7 @@ def fit_command(
     ] = None,
     search: Annotated[
         Literal["ladder", "halving"] | None,
-        typer.Option(help="Search by short runs, or a few sizes in turn. Default: the recipe's, halving."),
+        typer.Option(help="A few sizes in turn, or a search by short runs. Default: the recipe's, ladder."),
     ] = None,
     space: Annotated[
         str | None,

@@ -40,7 +40,7 @@ class StudentChoice(Record):
 
     space: str = "auto"
     fixed: dict[str, Any] = {}
-    search: Literal["ladder", "halving"] = "halving"
+    search: Literal["ladder", "halving"] = "ladder"
     pool: PositiveInt = Field(default=12, description="how many candidates get a short run in a search by halving")
     grow: PositiveInt = Field(default=6, description="how many sizes a ladder tries, smallest viable first")
 
