@@ -6,11 +6,11 @@ import difflib
 import inspect
 import logging
 import runpy
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgekd.core.user_code import where_in
 from edgekd.errors import ConfigurationError, EdgekdError
 from edgekd.tasks import fashion_mnist, watch_gestures
 from edgekd.tasks.check import check_task
@@ -53,7 +53,7 @@ def _loader_in(path: Path) -> Callable[..., Task]:
     except EdgekdError:
         raise
     except Exception as error:  # whatever a user's file raises is the file's fault, and is shown with its line
-        raise ConfigurationError(f"task file {path} raised while it was read:\n{_where(error, path)}") from error
+        raise ConfigurationError(f"task file {path} raised while it was read:\n{where_in(error, path)}") from error
     loader = names.get("load")
     if not callable(loader):
         raise ConfigurationError(f"task file {path} must define a function load() that returns an edgekd.tasks.Task")
@@ -74,14 +74,7 @@ def _call(loader: Callable[..., Task], name: str, options: Mapping[str, Any]) ->
     except EdgekdError:
         raise
     except Exception as error:  # as above: a user's code
-        raise ConfigurationError(f"task {name} raised in load():\n{_where(error, Path(name))}") from error
+        raise ConfigurationError(f"task {name} raised in load():\n{where_in(error, Path(name))}") from error
     if not isinstance(task, Task):
         raise ConfigurationError(f"task {name}: load() must return an edgekd.tasks.Task, not {type(task).__name__}")
     return task
-
-
-def _where(error: BaseException, path: Path) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [f"  {frame.filename}:{frame.lineno} in {frame.name}: {frame.line}" for frame in frames]
-    kept = [line for line in lines if path.name in line] or lines[-1:]
-    return "\n".join([*kept, f"  {type(error).__name__}: {error}"])

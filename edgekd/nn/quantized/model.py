@@ -112,6 +112,8 @@ class QuantizedModel(nn.Module):
     def keep_float(self, steps: Iterable[str]) -> None:
         """Compute these steps (their keys) in float from here on, besides those that already do.
 
+        Where that changes anything, bias correction is taken back in every layer.
+
         Raises:
             BuildError: the scheme is not `wi8_ai8`; only its files mix.
         """

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+from edgekd.core.user_code import own_lines
 from edgekd.errors import BuildError
 from edgekd.nn.quantized.attention import batch_first_attention
 from edgekd.nn.quantized.calls import Call, describe
 from edgekd.nn.quantized.operations import Operation, Trace
 from edgekd.nn.quantized.views import View, stored_shape
-from edgekd.nn.user_code import own_lines
 
 
 def trace(model: nn.Module, example: Tensor) -> Trace:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edgekd.errors import BuildError, ConfigurationError
 from edgekd.records import Recipe
-from edgekd.store import hash_file
+from edgekd.store import hash_file, write_text
 from edgekd.tasks import Task
 
 FILE = "settings.json"
@@ -49,12 +48,7 @@ def hold_to(folder: Path, recipe: Recipe, task: Task) -> None:
                 f"--checkpoints {folder} is of a run with other settings: {named}. Repeat that run's settings, or name "
                 "another directory"
             )
-    temporary = path.with_name(f"{FILE}.{os.getpid()}.part")
-    try:
-        temporary.write_text(json.dumps(asked, indent=2), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigurationError(f"--checkpoints {folder}: cannot be written: {error}") from error
+    write_text(path, json.dumps(asked, indent=2))
 
 
 def _read(path: Path) -> dict[str, Any]:

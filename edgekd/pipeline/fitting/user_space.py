@@ -6,7 +6,6 @@ import itertools
 import math
 import runpy
 import tempfile
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.core.architecture import Architecture, Shape, TracedArchitecture
 from edgekd.core.operators import OperatorList
 from edgekd.core.spaces import Choices, StudentSpace, space_named
+from edgekd.core.user_code import where_in
 from edgekd.errors import BuildError, ConfigurationError, EdgekdError
 from edgekd.store import hash_file
 from edgekd.tasks import Space
@@ -87,7 +87,7 @@ class UserSpace:
             shape = tuple(self._declared.input_shape(dict(choices), native))
         except Exception as error:  # a user's code
             raise ConfigurationError(
-                f"{self.said(choices)}: input_shape raised:\n{_where(error, self._file)}"
+                f"{self.said(choices)}: input_shape raised:\n{where_in(error, self._file)}"
             ) from error
         whole = len(shape) == 3 and all(isinstance(side, int) and side > 0 for side in shape)
         if not whole or shape[0] != native[0]:
@@ -129,7 +129,7 @@ class UserSpace:
         except EdgekdError:
             raise
         except Exception as error:  # a user's code
-            raise ConfigurationError(f"{self.said(choices)}: build raised:\n{_where(error, self._file)}") from error
+            raise ConfigurationError(f"{self.said(choices)}: build raised:\n{where_in(error, self._file)}") from error
         if tuple(logits.shape) != (1, outputs):
             raise ConfigurationError(
                 f"{self.said(choices)}: for one input (1, {', '.join(map(str, shape))}) the module gave "
@@ -233,7 +233,7 @@ def _declared(reference: str) -> Space:
     except EdgekdError:
         raise
     except Exception as error:  # a user's code
-        raise ConfigurationError(f"student.space: {path} raised while it was read:\n{_where(error, path)}") from error
+        raise ConfigurationError(f"student.space: {path} raised while it was read:\n{where_in(error, path)}") from error
     found = names.get(attribute)
     if not isinstance(found, Space):
         spaces = ", ".join(name for name, value in names.items() if isinstance(value, Space)) or "none"
@@ -260,10 +260,3 @@ def _check(space: Space, where: str) -> None:
         )
     if not callable(space.build):
         raise ConfigurationError(f"{where}: build must be a function")
-
-
-def _where(error: BaseException, path: Path) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [f"  {frame.filename}:{frame.lineno} in {frame.name}: {frame.line}" for frame in frames]
-    kept = [line for line in lines if path.name in line] or lines[-1:]
-    return "\n".join([*kept, f"  {type(error).__name__}: {error}"])

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from edgekd.core.user_code import where
 from edgekd.errors import BuildError, ConfigurationError
 from edgekd.nn.evaluation import evaluating
-from edgekd.nn.user_code import where
 from edgekd.nn.weights import load_weights
 from edgekd.tasks import Development, Split, load_task
 from edgekd.train.examples import logits_of
