@@ -1,16 +1,16 @@
 """Is the search worth its time? Against a uniform width multiplier, random search and the ladder of sizes.
 
-All get the same task, teacher, budget (p90 on a profile calibrated on this machine) and as nearly as can be the same
-training steps: `--runs` whole training runs. The search spends them on three short runs for every whole one that the
-others have left, as `edgekd fit --search halving` does: it is the same code. The width multiplier is the middle
-student of the space at the widths that fit, largest first (of the cheapest one where no middle one fits), each with
-several seeds where these are few; random search trains random students that fit. Each then keeps its best student by
-validation accuracy, and the test split judges that one. One row a (task, budget, seed, method) is appended to
-accuracy.jsonl; a row that is there is not run again. `--measure` then times every chosen student here with random
-weights and writes the medians into the rows.
+All get the same task, teacher and budget (p90 on a profile calibrated on this machine). The search is `edgekd fit
+--search halving`: the same code. The width multiplier is the middle student of the space at the widths that fit,
+largest first (of the cheapest one where no middle one fits), with further seeds where these are few; random search
+trains random students that fit. Both train whole students until they have spent at least what the search spent, in
+training steps and in multiply-accumulates of training, and keep their best by validation accuracy. So neither has less
+of either kind of compute. The ladder, `edgekd fit --search ladder`, ends when it ends. The test split judges what each
+keeps. One row a (task, budget, seed, method) is appended to accuracy.jsonl; a row that is there is not run again.
+`--measure` then times every chosen student here with random weights and writes the medians into the rows.
 
     edgekd calibrate --profile host --board local --out /tmp/here.toml
-    python benchmarks/search/accuracy.py --profile /tmp/here.toml --task watch-gestures --seeds 3
+    python benchmarks/search/accuracy.py --profile /tmp/here.toml --task watch-gestures --seeds 0,1,2
     python benchmarks/search/accuracy.py --profile /tmp/here.toml --measure
 """
 
@@ -27,19 +27,20 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 
 from edgekd.core.architecture import operator_list
 from edgekd.core.calibration import level_of
-from edgekd.core.propose import candidate_of, excesses, fits, needed
+from edgekd.core.propose import Proposal, candidate_of, excesses, needed, propose
+from edgekd.core.propose import ladder as ladder_of
 from edgekd.core.sampled_students import SampledStudent
-from edgekd.core.search import Search
 from edgekd.core.spaces import SPACES, every_choice, space_named
 from edgekd.load import load_profile
 from edgekd.nn.students import Student
 from edgekd.pipeline.boards.calibration_rounds import write_student
 from edgekd.pipeline.boards.timing import BoardAddress, timer_on, write_random_files
-from edgekd.pipeline.fitting.search import Selection
+from edgekd.pipeline.fitting.search import SearchSpace, Selection
 from edgekd.pipeline.settings import with_task_schedules
 from edgekd.records import Budget, Candidate, Recipe, Training
 from edgekd.tasks import Task, load_task
@@ -50,8 +51,8 @@ ROWS = Path(__file__).with_name("accuracy.jsonl")
 METHODS = ("search", "width", "random", "ladder")
 SHARES = {"tight": 0.1, "loose": 0.6}
 CPU = torch.device("cpu")
-SHORT_FOR_ONE = 3
-"""Short runs that cost as much as a whole one."""
+MOST_RUNS = 60
+"""Whole trainings after which a simpler way ends all the same."""
 
 
 @functools.cache
@@ -79,19 +80,22 @@ class Bench:
         self.steps = 0
         self.work = 0.0
 
-    def candidate(self, choices: dict[str, int]) -> Candidate:
-        """A choice with its predicted costs."""
-        return candidate_of(
-            self.space, choices, self.task.input_shape, len(self.task.classes), self.profile, self.budget
-        )
+        self.runs = 0
 
-    def fits(self, candidate: Candidate) -> bool:
-        """Whether it meets the budget."""
-        return fits(candidate, self.budget.constraints())
+    @functools.cached_property
+    def fitting(self) -> list[Candidate]:
+        """Every student that meets the budget, fewest MACs first."""
+        return list(self.proposal.feasible)
 
-    def search(self) -> Search:
-        """A search over what fits."""
-        return Search(self.space.dimensions(self.task.input_shape), self.candidate, self.fits, self.seed)
+    @functools.cached_property
+    def proposal(self) -> Proposal:
+        """What `edgekd fit` would try."""
+        outputs = len(self.task.classes)
+        return propose(self.space, self.task.input_shape, outputs, self.profile, self.budget, {}, Recipe().student.grow)
+
+    def spent(self, steps: int, work: float) -> bool:
+        """Whether so many steps and multiply-accumulates of training were spent here too."""
+        return self.runs >= MOST_RUNS or (self.steps >= steps and self.work >= work)
 
     def train(self, candidate: Candidate, schedule: Training, again: int = 0) -> tuple[float, Student]:
         """Distil a candidate, for the `again`-th time; its validation accuracy and the student."""
@@ -111,6 +115,7 @@ class Bench:
             seed=seed,
             **self.how,
         )
+        self.runs += 1
         self.steps += trained.steps
         self.work += trained.steps * operator_list(architecture).macs
         return trained.validation_accuracy, student
@@ -122,19 +127,22 @@ class Bench:
         return float(right.float().mean())
 
 
-def best_of(bench: Bench, candidates: list[Candidate], runs: int) -> tuple[Candidate, float, Student]:
-    """The best of `runs` whole trainings; candidates that are fewer are trained again with other seeds."""
-    found = []
-    for index in range(runs):
-        candidate, again = candidates[index % len(candidates)], index // len(candidates)
-        score, student = bench.train(candidate, bench.recipe.distill.training, again)
-        found.append((candidate, score, student))
+Found = tuple[Candidate, float, Student]
+"""A candidate, its validation accuracy and the student."""
+
+
+def best_of(bench: Bench, candidates: list[Candidate], steps: int, work: float) -> Found:
+    """The best of whole trainings, until so much is spent; candidates that are fewer are trained again, other seeds."""
+    found: list[Found] = []
+    while not found or not bench.spent(steps, work):
+        again, index = divmod(len(found), len(candidates))
+        score, student = bench.train(candidates[index], bench.recipe.distill.training, again)
+        found.append((candidates[index], score, student))
     return max(found, key=lambda one: one[1])
 
 
-def search(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
-    """`edgekd fit --search halving`: its own selection, with so many short runs that the steps are equal."""
-    scores: dict[int, float] = {}
+def selection(bench: Bench, scores: dict[int, float]) -> Selection:
+    """`edgekd fit`'s own selection; `scores` gets each student's validation accuracy."""
     validation = examples_of(bench.task.validation, bench.task.input_shape)
 
     def distil(name: str, candidate: Candidate, schedule: Training) -> tuple[Student, object]:
@@ -147,46 +155,49 @@ def search(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
         return tuple(correct(logits_of(student, inputs, CPU), validation.labels).tolist())
 
     quiet = SimpleNamespace(stage=lambda *a: None, update=lambda *a: None, remark=lambda *a: None)
-    names = "{}-{}".format
-    selection = Selection(distil, judge, names, bench.recipe.distill.training, quiet, quiet)
-    selected = selection.halving(bench.search(), max(2, SHORT_FOR_ONE * (runs - 1)))
+    return Selection(distil, judge, "{}-{}".format, bench.recipe.distill.training, quiet, quiet)
+
+
+def search(bench: Bench, steps: int, work: float) -> Found:
+    scores: dict[int, float] = {}
+    student = Recipe().student
+    native = bench.task.input_shape
+    sizes = ladder_of(bench.space, native, bench.fitting, student.grow)
+    among = SearchSpace(bench.space.dimensions(native), sizes, bench.fitting, student.pool, bench.seed)
+    selected = selection(bench, scores).halving(among)
     return selected.candidate, scores[id(selected.student)], selected.student
 
 
-def ladder(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
-    from edgekd.core.propose import propose
-
-    proposal = propose(
-        bench.space, bench.task.input_shape, len(bench.task.classes), bench.profile, bench.budget, {}, runs
-    )
-    return best_of(bench, list(proposal.first), len(proposal.first))
+def ladder(bench: Bench, steps: int, work: float) -> Found:
+    scores: dict[int, float] = {}
+    selected = selection(bench, scores).ladder(bench.proposal.first)
+    return selected.candidate, scores[id(selected.student)], selected.student
 
 
-def width(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
+def width(bench: Bench, steps: int, work: float) -> Found:
     dimensions = bench.space.dimensions(bench.task.input_shape)
-    middle = {name: values[len(values) // 2] for name, values in dimensions.items()}
-    every = [bench.candidate({**middle, "width": value}) for value in dimensions["width"]]
-    fitting = [candidate for candidate in every if bench.fits(candidate)]
-    if not fitting:
-        narrow = {**{name: values[0] for name, values in dimensions.items()}}
-        fitting = [
-            one for one in (bench.candidate({**narrow, "width": v}) for v in dimensions["width"]) if bench.fits(one)
-        ]
-    return best_of(bench, fitting[-runs:], runs)
+    known = {tuple(one.choices.items()): one for one in bench.fitting}
+    for line in (
+        {name: values[len(values) // 2] for name, values in dimensions.items()},
+        {name: values[0] for name, values in dimensions.items()},
+    ):
+        widths = [tuple({**line, "width": value}.items()) for value in dimensions["width"]]
+        fitting = [known[one] for one in widths if one in known]
+        if fitting:
+            return best_of(bench, fitting[::-1], steps, work)
+    raise SystemExit(f"no width of {bench.space.name} fits {bench.budget.constraints()}")
 
 
-def random_search(bench: Bench, runs: int) -> tuple[Candidate, float, Student]:
-    search = bench.search()
-    pool = [one for one in (search._feasible(search._random_choices()) for _ in range(200 * runs)) if one is not None]
-    unique = list({one.label: one for one in pool}.values())
-    return best_of(bench, unique[:runs], runs)
+def random_search(bench: Bench, steps: int, work: float) -> Found:
+    order = np.random.default_rng(bench.seed).permutation(len(bench.fitting))
+    return best_of(bench, [bench.fitting[index] for index in order], steps, work)
 
 
-RUN: dict[str, Callable[[Bench, int], tuple[Candidate, float, Student]]] = {
+RUN: dict[str, Callable[[Bench, int, float], Found]] = {
     "search": search,
-    "ladder": ladder,
     "width": width,
     "random": random_search,
+    "ladder": ladder,
 }
 
 
@@ -202,22 +213,25 @@ def limit_of(task: Task, profile_name: str, share: float) -> float:
     return ends[int(share * (len(ends) - 1))]
 
 
-def row_of(task: Task, recipe: Recipe, options: argparse.Namespace, budget: str, seed: int, method: str) -> dict:
-    """Run one method and judge what it keeps."""
+def row_of(
+    task: Task, recipe: Recipe, options: argparse.Namespace, budget: str, seed: int, method: str, searched: dict | None
+) -> dict:
+    """Run one method and judge what it keeps. `searched`: the row of the search, whose compute it may spend."""
     limit = limit_of(task, options.profile, SHARES[budget])
     bench = Bench(options.task, recipe, Budget(latency_p90_ms=limit), options.profile, seed)
     began = time.process_time()
-    candidate, validation, student = RUN[method](bench, options.runs)
+    steps, work = (searched["steps"], 1e12 * searched["training_tmacs"]) if searched else (0, 0.0)
+    candidate, validation, student = RUN[method](bench, steps, work)
     assert max(excesses(candidate, bench.budget.constraints()).values()) <= 1
     predicted = candidate.predicted["latency_p90_ms"]
     return {
         "task": options.task,
         "budget": budget,
         "limit_p90_ms": limit,
+        "fitting": len(bench.fitting),
         "seed": seed,
         "method": method,
         "epochs": recipe.distill.training.epochs,
-        "runs": options.runs,
         "validation": validation,
         "test": bench.test(student),
         "candidate": candidate.label,
@@ -225,6 +239,7 @@ def row_of(task: Task, recipe: Recipe, options: argparse.Namespace, budget: str,
         "space": candidate.space,
         "macs": candidate.macs,
         "predicted_p90_ms": predicted.value,
+        "runs": bench.runs,
         "steps": bench.steps,
         "training_tmacs": bench.work / 1e12,
         "cpu_s": time.process_time() - began,
@@ -264,8 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", required=True)
     parser.add_argument("--task", default="watch-gestures")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--runs", type=int, default=4, help="whole training runs that each method may spend")
+    parser.add_argument("--seeds", default="0,1,2", help="comma separated; two calls may share the work")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--budgets", default=",".join(SHARES))
     parser.add_argument("--epochs", type=int, help="in place of the task's own, for a smoke run")
@@ -283,15 +297,18 @@ def main() -> None:
     if options.epochs:
         training = recipe.distill.training.model_copy(update={"epochs": options.epochs})
         recipe = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"training": training})})
-    fields = ("task", "budget", "seed", "method", "epochs", "runs")
-    done = {tuple(row[name] for name in fields) for row in known}
-    for seed in range(options.seeds):
+    fields = ("task", "budget", "seed", "method", "epochs")
+    done = {tuple(row[name] for name in fields): row for row in known}
+    for seed in map(int, options.seeds.split(",")):
         for budget in options.budgets.split(","):
             for method in options.methods.split(","):
-                key = (options.task, budget, seed, method, recipe.distill.training.epochs, options.runs)
+                key = (options.task, budget, seed, method, recipe.distill.training.epochs)
                 if key in done:
                     continue
-                row = row_of(task, recipe, options, budget, seed, method)
+                searched = done.get((*key[:3], "search", key[4]))
+                if searched is None and method in ("width", "random"):
+                    parser.error(f"{method} spends what the search spent, and there is no row of it: --methods search")
+                done[key] = row = row_of(task, recipe, options, budget, seed, method, searched)
                 with options.rows.open("a") as stream:
                     stream.write(json.dumps(row) + "\n")
                 sys.stdout.write(f"{key}: test {row['test']:.4f}, {row['cpu_s']:.0f} s, {row['candidate']}\n")

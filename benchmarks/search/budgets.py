@@ -24,7 +24,7 @@ import numpy as np
 from edgekd.cli.console import ConsoleProgress
 from edgekd.convert.random_student import write_random_student
 from edgekd.core.calibration import level_of
-from edgekd.core.propose import candidate_of, fits, needed
+from edgekd.core.propose import candidate_of, needed, propose
 from edgekd.core.search import Search
 from edgekd.core.spaces import SPACES, every_choice
 from edgekd.load import load_profile
@@ -55,13 +55,9 @@ def limits_of(task: str, profile: DeviceProfile) -> dict[str, float]:
 def proposed(task: str, limit: float, seed: int, profile: DeviceProfile) -> Candidate:
     name, native, outputs = TASKS[task]
     space, budget = SPACES[name], Budget(latency_p90_ms=limit)
-    search = Search(
-        space.dimensions(native),
-        lambda choices: candidate_of(space, choices, native, outputs, profile, budget),
-        lambda candidate: fits(candidate, budget.constraints()),
-        seed,
-    )
-    return max(search.ask(12), key=lambda candidate: candidate.predicted["latency_p90_ms"].value)
+    fitting = propose(space, native, outputs, profile, budget, {}, 1).feasible
+    asked = Search(space.dimensions(native), fitting, seed).ask(12)
+    return max(asked, key=lambda candidate: candidate.predicted["latency_p90_ms"].value)
 
 
 def write(task: str, candidate: Candidate, path: Path) -> None:

@@ -60,3 +60,16 @@ def choose(trials: Sequence[Trial]) -> Choice:
         else:
             failures += 1
     return Choice(best, failures >= PATIENCE, reason, {trial.name: trial.accuracy for trial in trials})
+
+
+def most_worthwhile(sizes: Sequence[int], trials: Sequence[Trial]) -> int | None:
+    """The size of the first trial beyond the best, where growing was stopped: larger ones are not worth their cost.
+
+    None where it ended for want of larger sizes: the budget ends them, not the accuracy.
+
+    Args:
+        sizes: of the trials in order, smallest first (multiply-accumulates); there may be more of them.
+        trials: those that were tried.
+    """
+    choice = choose(trials)
+    return sizes[choice.best + 1] if choice.stop else None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgekd.core.architecture import operator_list
 from edgekd.core.costs import predict_costs
 from edgekd.core.latency_calibration import fit_operator_model
-from edgekd.core.propose import LOWER_LIMITS, candidate_of, fits, propose
+from edgekd.core.propose import LOWER_LIMITS, propose
 from edgekd.core.sampled_students import sampled_students
 from edgekd.core.search import Search, short_schedule
 from edgekd.core.search_surrogate import Surrogate
@@ -53,14 +53,16 @@ def budgets(draw):
     return Budget(**limits)
 
 
+def fitting(space, profile, budget):
+    """Every candidate that fits; none where nothing does."""
+    try:
+        return propose(SPACES[space], NATIVE[space], 10, profile, budget, {}, 6).feasible
+    except InfeasibleBudgetError:
+        return ()
+
+
 def search_of(space, profile, budget, seed):
-    limits = budget.constraints()
-    return Search(
-        SPACES[space].dimensions(NATIVE[space]),
-        lambda choices: candidate_of(SPACES[space], choices, NATIVE[space], 10, profile, budget),
-        lambda candidate: fits(candidate, limits),
-        seed,
-    )
+    return Search(SPACES[space].dimensions(NATIVE[space]), fitting(space, profile, budget), seed)
 
 
 def score(candidate):
@@ -145,15 +147,11 @@ def propose_all():
 
 def test_a_budget_nothing_meets_gives_no_candidates_and_fixed_choices_hold():
     assert search_of("ds-cnn", RPI4, Budget(file_size_kib=0.1), 0).ask(5) == ()
-    space, limits = SPACES["ds-cnn"], RPI4.budget.constraints()
-    search = Search(
-        space.dimensions(NATIVE["ds-cnn"]),
-        lambda choices: candidate_of(space, choices, NATIVE["ds-cnn"], 10, RPI4, RPI4.budget),
-        lambda candidate: fits(candidate, limits),
-        0,
-        {"width": 16},
-    )
-    assert {candidate.choices["width"] for candidate in run(search)} == {16}
+    space = SPACES["ds-cnn"]
+    held = propose(space, NATIVE["ds-cnn"], 10, RPI4, RPI4.budget, {"width": 16}, 6).feasible
+    assert {candidate.choices["width"] for candidate in run(Search(space.dimensions(NATIVE["ds-cnn"]), held, 0))} == {
+        16
+    }
 
 
 def test_a_budget_that_few_meet_still_gives_them_all():
@@ -161,14 +159,7 @@ def test_a_budget_that_few_meet_still_gives_them_all():
     limits = Budget(file_size_kib=1.001 * max(one.predicted["file_size_kib"].high for one in smallest))
     fitting = propose_images(limits).feasible
     assert len(fitting) <= 16
-    search = Search(
-        space.dimensions(NATIVE[space.name]),
-        lambda choices: candidate_of(space, choices, NATIVE[space.name], 10, RPI4, limits),
-        lambda candidate: fits(candidate, limits.constraints()),
-        0,
-        known=fitting,
-    )
-    asked = run(search, rounds=len(fitting))
+    asked = run(Search(space.dimensions(NATIVE[space.name]), fitting, 0), rounds=len(fitting))
     assert {candidate.label for candidate in asked} == {candidate.label for candidate in fitting}
 
 

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from edgekd.core.architecture import operator_list  # noqa: E402
-from edgekd.core.propose import candidate_of, fits, propose  # noqa: E402
+from edgekd.core.propose import propose  # noqa: E402
 from edgekd.core.search import Search  # noqa: E402
 from edgekd.errors import ConfigurationError, InfeasibleBudgetError  # noqa: E402
 from edgekd.load import load_profile  # noqa: E402
@@ -57,13 +57,7 @@ def test_it_is_proposed_and_searched_under_the_budget_like_any_other():
     space, budget = declared("space"), Budget(latency_p90_ms=1.0, file_size_kib=6.0)
     found = propose(space, NATIVE, 10, HOST, budget, {}, 3)
     assert 0 < len(found.feasible) < found.considered == 4
-    limits = budget.constraints()
-    search = Search(
-        space.dimensions(NATIVE),
-        lambda choices: candidate_of(space, choices, NATIVE, 10, HOST, budget),
-        lambda candidate: fits(candidate, limits),
-        0,
-    )
+    search = Search(space.dimensions(NATIVE), found.feasible, 0)
     asked = search.ask(4)
     assert {candidate.label for candidate in asked} == {candidate.label for candidate in found.feasible}
     with pytest.raises(InfeasibleBudgetError, match="nearest: width=8 depth=1"):

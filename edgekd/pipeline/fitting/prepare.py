@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgekd.core.architecture import Architecture, operator_list
 from edgekd.core.costs import latency_model_for
 from edgekd.core.latency_model import predict
-from edgekd.core.propose import Proposal, candidate_of, fits, propose
+from edgekd.core.propose import Proposal, ladder, propose
 from edgekd.core.search import Search
 from edgekd.core.spaces import StudentSpace
 from edgekd.errors import ConfigurationError, InfeasibleBudgetError
@@ -19,11 +19,11 @@ from edgekd.pipeline.console import Progress
 from edgekd.pipeline.distillation.teaching import check_teaching
 from edgekd.pipeline.distillation.tune import choice_of, require_tuner
 from edgekd.pipeline.fitting.board_check import Checked, check_on_board
-from edgekd.pipeline.fitting.search import first_asked
+from edgekd.pipeline.fitting.search import SearchSpace, first_asked
 from edgekd.pipeline.fitting.user_space import Int8Space, UserSpace, space_of
 from edgekd.pipeline.quantization.options import require_consistent
 from edgekd.pipeline.settings import Settings, with_task_schedules
-from edgekd.records import LATENCY_PERCENTILES, Budget, Candidate, DeviceProfile, Recipe
+from edgekd.records import LATENCY_PERCENTILES, Candidate, DeviceProfile, Recipe
 from edgekd.tasks import Task, load_task
 from edgekd.train.objectives import OUTPUTS_IN_WORDS
 
@@ -39,31 +39,17 @@ class Prepared:
     proposal: Proposal
     findings: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
-    def search(self) -> Search:
-        """A search over all candidates that meet the budget and that the board did not rule out."""
+    def search_space(self) -> SearchSpace:
+        """What a search chooses from: every candidate that meets the budget and that the board did not rule out."""
         missed = self.findings.get("board-check", {}).get("missed", ())
-        settings, found = self.settings, self.proposal.feasible
-        return _search(self.space, self.recipe, self.task, settings.profile, settings.budget, found, missed)
+        left = [one for one in self.proposal.feasible if one.label not in missed]
+        return _search_space(self.space, self.recipe, self.task, left)
 
 
-def _search(
-    space: StudentSpace,
-    recipe: Recipe,
-    task: Task,
-    profile: DeviceProfile,
-    budget: Budget,
-    feasible: Sequence[Candidate],
-    missed: Collection[str] = (),
-) -> Search:
-    limits = budget.constraints()
-    return Search(
-        space.dimensions(task.input_shape),
-        lambda choices: candidate_of(space, choices, task.input_shape, len(task.classes), profile, budget),
-        lambda candidate: candidate.label not in missed and fits(candidate, limits),
-        recipe.seed,
-        recipe.student.fixed,
-        feasible,
-    )
+def _search_space(space: StudentSpace, recipe: Recipe, task: Task, candidates: Sequence[Candidate]) -> SearchSpace:
+    native, student = task.input_shape, recipe.student
+    sizes = ladder(space, native, candidates, student.grow)
+    return SearchSpace(space.dimensions(native), sizes, candidates, student.pool, recipe.seed)
 
 
 def architecture_of(candidate: Candidate, task: Task) -> Architecture:
@@ -111,8 +97,10 @@ def prepare(settings: Settings, recipe: Recipe, task: Task, board: BoardAddress 
         found = propose(tried, task.input_shape, len(task.classes), profile, budget, student.fixed, student.grow)
         if student.search == "ladder":
             return found
-        first = _search(tried, recipe, task, profile, budget, found.feasible).ask(first_asked(student.pool))
-        return Proposal(found.feasible, first, found.considered)
+        among = _search_space(tried, recipe, task, found.feasible)
+        spread = Search(among.dimensions, among.candidates, among.seed).ask(first_asked(among.pool))
+        first = {one.label: one for one in (*among.sizes, *spread)}.values()
+        return Proposal(found.feasible, tuple(sorted(first, key=lambda one: one.macs)), found.considered)
 
     if board is None:
         proposal = proposed(settings.profile)

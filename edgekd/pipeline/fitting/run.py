@@ -105,7 +105,7 @@ class FitRun:
         selection = Selection(train, judge, self.names, distill.training, self.progress, self.stages)
         if self.recipe.student.search == "ladder":
             return selection.ladder(self.plan.proposal.first)
-        return selection.halving(self.plan.search(), self.recipe.student.pool)
+        return selection.halving(self.plan.search_space())
 
     def _right(self, student: Student) -> tuple[bool, ...]:
         """Whether a student is right, for each validation input in order."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekd.core.search import Search, short_schedule
-from edgekd.core.sizing import Trial, choose
+from edgekd.core.sizing import Trial, choose, most_worthwhile
 from edgekd.nn.students import Student
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.stages import StageRunner, TrainedModel
@@ -34,6 +34,21 @@ class Selected:
     record: TrainedModel
 
 
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a search chooses from.
+
+    `dimensions`: allowed values by choice name; `sizes`: a few that grow in everything together, smallest first;
+    `candidates`: every one that meets the budget; `pool`: how many of them get a short run after the sizes.
+    """
+
+    dimensions: Mapping[str, Sequence[int]]
+    sizes: Sequence[Candidate]
+    candidates: Sequence[Candidate]
+    pool: int
+    seed: int
+
+
 class Selection:
     """Trains candidates and chooses among them."""
 
@@ -43,43 +58,58 @@ class Selection:
         self.distil, self.judge, self.name_of, self.full = distil, judge, name_of, full
         self.progress, self.stages = progress, stages
 
-    def ladder(self, candidates: Sequence[Candidate], prefix: str = "student") -> Selected:
+    def ladder(self, sizes: Sequence[Candidate]) -> Selected:
         """Smallest first, growing until accuracy on the validation split stops rising by more than its noise."""
-        trials: list[Trial] = []
-        trained: list[Selected] = []
-        for candidate in candidates:
-            trial, selected = self._run(prefix, candidate, self.full)
-            trials.append(trial)
-            trained.append(selected)
-            if choose(trials).stop:
-                break
+        trials, trained = self._grown("student", sizes, self.full)
         chosen = choose(trials)
-        self.progress.update(f"chosen: {trials[chosen.best].name}: {chosen.reason}")
-        self.stages.remark(trials[-1].name, {"chosen": trials[chosen.best].name, "reason": chosen.reason})
+        self._remark(trials[-1].name, trials[chosen.best].name, chosen.reason)
         return trained[chosen.best]
 
-    def halving(self, search: Search, pool: int) -> Selected:
-        """Short runs of `pool` candidates, then a whole one of that of which they let expect most.
+    def halving(self, space: SearchSpace) -> Selected:
+        """Short runs of sizes in turn, then of candidates of that size; a whole run of the most promising one.
 
-        Half of the pool fills the budget in different ways; the others are what the short runs so far speak for. Three
-        more short runs are worth more than a second finalist: see benchmarks/search/.
+        Sizes grow until accuracy stops rising, or to the largest that the budget admits. Half of the pool then
+        goes to candidates that fill that size in different ways; the others are what the short runs so far speak for.
+        Three more short runs are worth more than a second finalist: see benchmarks/search/.
         """
         short = short_schedule(self.full)
-        count = first_asked(pool)
-        while len(search.scored) < pool:
-            asked = search.ask(min(count, pool - len(search.scored)))
+        trials, _ = self._grown("short", space.sizes, short)
+        most = most_worthwhile([one.macs for one in space.sizes], trials)
+        worthwhile = [one for one in space.candidates if most is None or one.macs <= most]
+        if most is not None:
+            self.progress.update(f"larger ones are no better: {len(worthwhile)} of at most {most / 1e6:.3g} MMACs left")
+        search = Search(space.dimensions, worthwhile, space.seed)
+        for candidate, trial in zip(space.sizes, trials, strict=False):
+            if candidate in worthwhile:
+                search.tell(candidate, trial.accuracy)
+        count, left = first_asked(space.pool), space.pool
+        while left > 0:
+            asked = search.ask(min(count, left))
             if not asked:
                 break
             for candidate in asked:
                 trial, _ = self._run("short", candidate, short)
                 search.tell(candidate, trial.accuracy)
-            count = ASKED_AT_ONCE
+            count, left = ASKED_AT_ONCE, left - len(asked)
         (best,) = search.best(1)
         trial, selected = self._run("student", best.candidate, self.full)
-        reason = f"the most promising after {len(search.scored)} short runs"
-        self.progress.update(f"chosen: {trial.name}: {reason}")
-        self.stages.remark(trial.name, {"chosen": trial.name, "reason": reason})
+        self._remark(trial.name, trial.name, f"the most promising of {len(search.scored)} after short runs")
         return selected
+
+    def _grown(self, prefix: str, sizes: Sequence[Candidate], schedule: Training) -> tuple[list[Trial], list[Selected]]:
+        trials: list[Trial] = []
+        trained: list[Selected] = []
+        for candidate in sizes:
+            trial, selected = self._run(prefix, candidate, schedule)
+            trials.append(trial)
+            trained.append(selected)
+            if choose(trials).stop:
+                break
+        return trials, trained
+
+    def _remark(self, stage: str, chosen: str, reason: str) -> None:
+        self.progress.update(f"chosen: {chosen}: {reason}")
+        self.stages.remark(stage, {"chosen": chosen, "reason": reason})
 
     def _run(self, prefix: str, candidate: Candidate, schedule: Training) -> tuple[Trial, Selected]:
         name = self.name_of(prefix, candidate.label)

@@ -1,0 +1,90 @@
+"""What a search trains, in which order, and what it keeps; the training itself is made up here."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from edgekd.core.propose import propose
+from edgekd.core.search import short_schedule
+from edgekd.core.spaces import SPACES
+from edgekd.load import load_profile
+from edgekd.pipeline.fitting.search import SearchSpace, Selection
+from edgekd.records import Training
+
+NATIVE, RPI4 = (6, 1, 128), load_profile("rpi4")
+SPACE = SPACES["ds-cnn"]
+FULL = Training(epochs=30, learning_rate=1e-3)
+VALIDATION = 2000
+
+
+def searched(budget=RPI4.budget, pool=6):
+    found = propose(SPACE, NATIVE, 7, RPI4, budget, {}, 6)
+    return SearchSpace(SPACE.dimensions(NATIVE), found.first, found.feasible, pool, 0)
+
+
+def select(accuracy, choose):
+    """Select among students whose accuracy is known; also gives what was trained, with its epochs."""
+    trained, remarks = [], []
+
+    def distil(name, candidate, schedule):
+        trained.append((name, candidate, schedule.epochs))
+        return candidate, name
+
+    def judge(student, candidate):
+        right = round(accuracy(candidate) * VALIDATION)
+        return (True,) * right + (False,) * (VALIDATION - right)
+
+    quiet = SimpleNamespace(
+        stage=lambda *told: None, update=lambda *told: None, remark=lambda *told: remarks.append(told)
+    )
+    selected = choose(Selection(distil, judge, "{} {}".format, FULL, quiet, quiet))
+    return selected, trained, remarks
+
+
+def saturating(candidate):
+    """Rises with size to 0.01 million multiply-accumulates and no further; the widest kernel is worth a little."""
+    return 0.5 + 0.1 * math.log10(min(candidate.macs, 10_000) / 1000) + 0.02 * (candidate.choices["kernel"] == 9)
+
+
+def rising(candidate):
+    return 0.5 + 0.1 * math.log10(candidate.macs / 1000)
+
+
+def test_a_search_grows_first_and_looks_no_further_than_where_growing_stopped_paying():
+    space = searched()
+    selected, trained, _ = select(saturating, lambda selection: selection.halving(space))
+    grown = [one for name, one, _ in trained if one in space.sizes]
+    assert 3 <= len(grown) < len(space.sizes)
+    assert [one.macs for one in grown] == sorted(one.macs for one in grown)
+    most = max(one.macs for _, one, _ in trained)
+    assert most < 0.2 * max(one.macs for one in space.candidates)
+    assert selected.candidate.choices["kernel"] == 9
+
+
+def test_where_accuracy_keeps_rising_the_search_fills_the_budget():
+    space = searched()
+    selected, trained, _ = select(rising, lambda selection: selection.halving(space))
+    assert {one.label for one in space.sizes} <= {one.label for _, one, _ in trained}
+    assert selected.candidate.macs > 0.5 * max(one.macs for one in space.candidates)
+
+
+@pytest.mark.parametrize("pool", [1, 2, 6])
+def test_short_runs_are_as_many_as_the_pool_and_one_student_is_trained_whole(pool):
+    space = searched(pool=pool)
+    selected, trained, remarks = select(rising, lambda selection: selection.halving(space))
+    short = short_schedule(FULL).epochs
+    assert [epochs for _, _, epochs in trained] == [short] * (len(space.sizes) + pool) + [FULL.epochs]
+    assert trained[-1][1] == selected.candidate
+    assert len({name for name, _, _ in trained}) == len(trained)
+    assert remarks == [
+        (trained[-1][0], {"chosen": trained[-1][0], "reason": f"the most promising of {len(trained) - 1} after short runs"})
+    ]
+
+
+def test_sizes_in_turn_are_trained_whole_until_two_are_no_better():
+    space = searched()
+    selected, trained, _ = select(saturating, lambda selection: selection.ladder(space.sizes))
+    assert {epochs for _, _, epochs in trained} == {FULL.epochs}
+    assert [one for _, one, _ in trained] == list(space.sizes[: len(trained)])
+    assert selected.candidate == trained[-3][1]
