@@ -39,6 +39,11 @@ class Convolution:
             return "depthwise"
         return "pointwise" if self.kernel == (1, 1) and self.groups == 1 else "conv"
 
+    @property
+    def weights(self) -> int:
+        """How many, without biases."""
+        return self.out_channels * (self.in_channels // self.groups) * self.kernel[0] * self.kernel[1]
+
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after the convolution."""
         return math.ceil(height / self.stride[0]), math.ceil(width / self.stride[1])
@@ -100,32 +105,21 @@ def operator_list(architecture: Architecture) -> OperatorList:
     operators: list[Operator] = []
     current = "input"
 
-    def append(name: str, kind: OperatorKind, macs: int, weights: int, biases: int, sources: tuple[str, ...]) -> str:
-        operators.append(Operator(name, kind, macs, weights, biases, sources, name))
-        return name
-
     for index, block in enumerate(architecture.blocks):
         entry = current
-        for position, convolution in enumerate(block.convolutions):
-            height, width = convolution.output_size(height, width)
-            name = f"blocks.{index}.{position}"
-            weights = (
-                convolution.out_channels
-                * (convolution.in_channels // convolution.groups)
-                * convolution.kernel[0]
-                * convolution.kernel[1]
-            )
-            tensors[name] = convolution.out_channels * height * width
-            current = append(
-                name, convolution.kind, weights * height * width, weights, convolution.out_channels, (current,)
-            )
+        for position, one in enumerate(block.convolutions):
+            height, width = one.output_size(height, width)
+            name, weights, positions = f"blocks.{index}.{position}", one.weights, height * width
+            operators.append(Operator(name, one.kind, weights * positions, weights, one.out_channels, (current,), name))
+            tensors[name] = one.out_channels * positions
+            current = name
         if block.residual:
             name = f"blocks.{index}.add"
+            operators.append(Operator(name, "add", 0, 0, 0, (entry, current), name))
             tensors[name] = tensors[current]
-            current = append(name, "add", 0, 0, 0, (entry, current))
-    tensors["pool"] = architecture.features
-    current = append("pool", "pool", 0, 0, 0, (current,))
-    tensors["logits"] = architecture.outputs
+            current = name
     weights = architecture.features * architecture.outputs
-    append("logits", "dense", weights, weights, architecture.outputs, (current,))
+    operators.append(Operator("pool", "pool", 0, 0, 0, (current,), "pool"))
+    operators.append(Operator("logits", "dense", weights, weights, architecture.outputs, ("pool",), "logits"))
+    tensors["pool"], tensors["logits"] = architecture.features, architecture.outputs
     return OperatorList(tuple(operators), tensors, ("input",), ("logits",))

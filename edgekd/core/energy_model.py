@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekd.core.energy import LEAST_WINDOWS
-from edgekd.core.latency_model import latency_model_for, predict
+from edgekd.core.latency_model import latency_model_for, predict_all
 from edgekd.core.latency_transfer import Carried, carried_model, carry
 from edgekd.core.operators import OperatorList
 from edgekd.records import DeviceProfile, EnergyModel, EnergyReading, Estimate, LatencyModel, RuntimeName
@@ -85,11 +85,24 @@ def predict_energy(
     confidence: float | None = None,
 ) -> Estimate | None:
     """Energy of one inference, gross of idle, in mJ, with its interval; None where no meter was ever read."""
+    found = predict_energies(profile, [operators], scheme, runtime, confidence)
+    return found[0] if found is not None else None
+
+
+def predict_energies(
+    profile: DeviceProfile,
+    lists: Sequence[OperatorList],
+    scheme: str,
+    runtime: RuntimeName | None = None,
+    confidence: float | None = None,
+) -> list[Estimate] | None:
+    """`predict_energy` of many operator lists in one go."""
     model = energy_model_for(profile, scheme, runtime)
     latency = latency_model_for(profile, scheme, runtime)
     if model is None or latency is None:
         return None
     carried = Carried(model.watts, model.mj_per_inference, model.mj_per_op, model.half_width, 0.0)
     about = latency.model_copy(update={"confidence": model.confidence})
-    found = predict(carried_model(latency, carried, about), operators, confidence)
-    return found.model_copy(update={"source": f"energy model: {model.meter}, grade {model.grade}, {model.source}"})
+    source = f"energy model: {model.meter}, grade {model.grade}, {model.source}"
+    found = predict_all(carried_model(latency, carried, about), lists, confidence)
+    return [estimate.model_copy(update={"source": source}) for estimate in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 from edgekd.core.operators import Operator, OperatorList, features
 
@@ -40,28 +41,34 @@ def cost_features(operators: OperatorList, scheme: str, tile: int | None) -> dic
     values = features(operators, scheme)
     if tile is None:
         return values
+    totals: dict[str, list[float]] = {}
     for operator in operators.operators:
         if operator.macs:
-            for quantity, amount in _seen_by_kernels(operators, operator, tile).items():
-                name = f"{quantity}.{operator.kind}"
-                values[name] = values.get(name, 0.0) + amount
+            tiled, positions, panels = _seen_by_kernels(operators, operator, tile)
+            total = totals.setdefault(operator.kind, [0.0, 0.0, 0.0, 0.0])
+            total[0] += tiled
+            total[1] += positions
+            total[2] += panels
+            total[3] += operator.weights
+    for kind, (tiled, positions, panels, weights) in totals.items():
+        values[f"tiled.{kind}"] = tiled / 1e6
+        values[f"positions.{kind}"] = positions / 1e3
+        values[f"weights.{kind}"] = weights / 1e6
+        if kind in MATRIX_KINDS:
+            values[f"panels.{kind}"] = panels / 1e3
     return values
 
 
-def _seen_by_kernels(operators: OperatorList, operator: Operator, tile: int) -> dict[str, float]:
+def _seen_by_kernels(operators: OperatorList, operator: Operator, tile: int) -> tuple[float, float, float]:
+    """One operator's MACs in whole tiles, its output positions, and those times tiles of output channels."""
     positions = operator.macs / operator.weights
     channels = operator.biases or operators.tensors[operator.output] / positions
     length, tiles = operator.weights / channels, math.ceil(channels / tile)
     if operator.kind == "depthwise":
-        length = next((taps for taps in TAP_TIERS if length <= taps), length)
+        length = TAP_TIERS[bisect_left(TAP_TIERS, length)] if length <= TAP_TIERS[-1] else length
     else:
         length = INNER_TILE * math.ceil(length / INNER_TILE)
-    found = {
-        "tiled": positions * tile * tiles * length / 1e6,
-        "positions": positions / 1e3,
-        "weights": operator.weights / 1e6,
-    }
-    return found | ({"panels": positions * tiles / 1e3} if operator.kind in MATRIX_KINDS else {})
+    return positions * tile * tiles * length, positions, positions * tiles
 
 
 def wide_depthwise(operator: Operator) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from itertools import accumulate
+from typing import Literal, NamedTuple
 
 OperatorKind = Literal["conv", "pointwise", "depthwise", "dense", "add", "pool", "other"]
 BYTES_PER_ELEMENT = {
@@ -17,8 +18,7 @@ BYTES_PER_ELEMENT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
+class Operator(NamedTuple):
     """One executed operator. `inputs` and `output` name activation tensors; weights are counted, not named.
 
     `kind`: `conv` (any convolution that is neither of the next two), `pointwise` (1x1, one group), `depthwise`
@@ -55,7 +55,10 @@ class OperatorList:
 
     def elements_moved(self, operator: Operator) -> int:
         """Activation elements read and written, and weights read, by one operator."""
-        return sum(self.tensors[name] for name in (*operator.inputs, operator.output)) + operator.weights
+        elements = self.tensors[operator.output] + operator.weights
+        for name in operator.inputs:
+            elements += self.tensors[name]
+        return elements
 
     def weight_bytes(self, scheme: str) -> int:
         """Bytes of weights and biases in a file of that scheme (biases take 4 bytes where weights are int8)."""
@@ -67,19 +70,20 @@ class OperatorList:
 
     def peak_live_elements(self) -> int:
         """Most activation elements alive at once, each tensor living from its producer to its last consumer."""
-        last_use = {name: -1 for name in self.tensors}
+        born = dict.fromkeys(self.inputs, 0)
+        last_alive = dict(born)
         for step, operator in enumerate(self.operators):
             for name in operator.inputs:
-                last_use[name] = step
+                last_alive[name] = step
+            born.setdefault(operator.output, step)
+            last_alive.setdefault(operator.output, step)
         for name in self.outputs:
-            last_use[name] = len(self.operators)
-        live = set(self.inputs)
-        peak = sum(self.tensors[name] for name in live)
-        for step, operator in enumerate(self.operators):
-            live.add(operator.output)
-            peak = max(peak, sum(self.tensors[name] for name in live))
-            live = {name for name in live if last_use[name] > step}
-        return peak
+            last_alive[name] = len(self.operators)
+        changes = [0] * (len(self.operators) + 2)
+        for name, step in born.items():
+            changes[step] += self.tensors[name]
+            changes[last_alive[name] + 1] -= self.tensors[name]
+        return max(accumulate(changes))
 
     def counts(self) -> Counter[str]:
         """How many operators there are of each kind."""
@@ -88,13 +92,16 @@ class OperatorList:
 
 def features(operators: OperatorList, scheme: str) -> dict[str, float]:
     """Cost features by name: `macs.KIND` (millions), `bytes.KIND` (millions moved) and `count.KIND`."""
-    values: dict[str, float] = {}
-    size = BYTES_PER_ELEMENT[scheme]
+    totals: dict[str, list[int]] = {}
     for operator in operators.operators:
-        for name, amount in (
-            (f"macs.{operator.kind}", operator.macs / 1e6),
-            (f"bytes.{operator.kind}", operators.elements_moved(operator) * size / 1e6),
-            (f"count.{operator.kind}", 1.0),
-        ):
-            values[name] = values.get(name, 0.0) + amount
+        total = totals.setdefault(operator.kind, [0, 0, 0])
+        total[0] += operator.macs
+        total[1] += operators.elements_moved(operator)
+        total[2] += 1
+    size = BYTES_PER_ELEMENT[scheme]
+    values: dict[str, float] = {}
+    for kind, (macs, elements, count) in totals.items():
+        values[f"macs.{kind}"] = macs / 1e6
+        values[f"bytes.{kind}"] = elements * size / 1e6
+        values[f"count.{kind}"] = float(count)
     return values

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgekd.core.architecture import Shape, TracedArchitecture, operator_list
-from edgekd.core.costs import predict_costs, predict_mixed_costs
+from edgekd.core.architecture import Architecture, Shape, TracedArchitecture, operator_list
+from edgekd.core.costs import predict_all_costs, predict_mixed_costs
 from edgekd.core.spaces import Choices, StudentSpace, compound_path, every_choice
 from edgekd.core.statistics import at_95_percent
 from edgekd.errors import InfeasibleBudgetError
@@ -20,6 +20,9 @@ NOT_CALIBRATED = frozenset({"file_size_kib", "peak_memory_mib"})
 
 RUNG_RATIO = 3.0
 """Neighbouring sizes of the ladder differ by at least this factor in MACs."""
+
+BATCH = 256
+"""So many students are costed in one go: more at once are no quicker, and their operators fill memory."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +44,40 @@ def candidate_of(
     space: StudentSpace, choices: Choices, native: Shape, outputs: int, profile: DeviceProfile, budget: Budget
 ) -> Candidate:
     """One student with the predicted value of every constraint that can be predicted for it."""
-    architecture = space.architecture(choices, native, outputs)
-    operators = operator_list(architecture)
+    return candidates_of(space, [choices], native, outputs, profile, budget)[0]
+
+
+def candidates_of(
+    space: StudentSpace,
+    chosen: Sequence[Choices],
+    native: Shape,
+    outputs: int,
+    profile: DeviceProfile,
+    budget: Budget,
+) -> list[Candidate]:
+    """`candidate_of` of many choices in one go, which is far quicker than one by one."""
+    architectures = [space.architecture(choices, native, outputs) for choices in chosen]
+    lists = [operator_list(architecture) for architecture in architectures]
+    shares = [float_share(architecture) for architecture in architectures]
+    int8 = [operators for operators, share in zip(lists, shares, strict=True) if share is None]
+    int8_costs = iter(predict_all_costs(profile, budget, int8, "wi8_ai8"))
+    return [
+        Candidate(
+            space=space.name,
+            choices=dict(choices),
+            parameters=operators.parameters,
+            macs=operators.macs,
+            predicted=next(int8_costs) if share is None else predict_mixed_costs(profile, budget, operators, share),
+        )
+        for choices, operators, share in zip(chosen, lists, shares, strict=True)
+    ]
+
+
+def float_share(architecture: Architecture) -> float | None:
+    """The share of multiply-accumulates that stay in float, where some operator has no int8 form; else None."""
     if isinstance(architecture, TracedArchitecture) and architecture.float_operators:
-        predicted = predict_mixed_costs(profile, budget, operators, architecture.float_share)
-    else:
-        predicted = predict_costs(profile, budget, operators, "wi8_ai8")
-    return Candidate(
-        space=space.name,
-        choices=dict(choices),
-        parameters=operators.parameters,
-        macs=operators.macs,
-        predicted=predicted,
-    )
+        return architecture.float_share
+    return None
 
 
 def propose(
@@ -83,13 +107,14 @@ def propose(
     limits = budget.constraints()
     feasible: list[Candidate] = []
     missing: list[Missing] = []
-    for choices in every_choice(space, native, fixed):
-        candidate = candidate_of(space, choices, native, outputs, profile, budget)
-        ratios = excesses(candidate, limits)
-        if max(ratios.values(), default=0.0) <= 1:
-            feasible.append(candidate)
-        else:
-            missing.append((ratios, candidate))
+    chosen = list(every_choice(space, native, fixed))
+    for start in range(0, len(chosen), BATCH):
+        for candidate in candidates_of(space, chosen[start : start + BATCH], native, outputs, profile, budget):
+            ratios = excesses(candidate, limits)
+            if max(ratios.values(), default=0.0) <= 1:
+                feasible.append(candidate)
+            else:
+                missing.append((ratios, candidate))
     considered = len(feasible) + len(missing)
     if not feasible:
         raise infeasible(space, missing, limits, profile)
@@ -178,7 +203,7 @@ def infeasible(
     )
 
 
-def ladder(space: StudentSpace, native: Shape, feasible: list[Candidate], sizes: int) -> tuple[Candidate, ...]:
+def ladder(space: StudentSpace, native: Shape, feasible: Sequence[Candidate], sizes: int) -> tuple[Candidate, ...]:
     """A few feasible sizes, smallest first, each at least `RUNG_RATIO` times the MACs of the one before.
 
     The sizes lie on the path where all dimensions grow together, because without training nothing else tells two

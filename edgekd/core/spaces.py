@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ class StudentSpace(Protocol):
         ...
 
 
+@functools.lru_cache(maxsize=4096)
 def _conv(
     in_channels: int,
     out_channels: int,

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from edgekd.core.architecture import Architecture, operator_list
-from edgekd.core.costs import KIB, MIB, file_size, latency_model_for, peak_memory, predict_costs
-from edgekd.core.spaces import SPACES
+from edgekd.core.costs import KIB, MIB, file_size, latency_model_for, peak_memory, predict_all_costs, predict_costs
+from edgekd.core.latency_features import fitted_features
+from edgekd.core.latency_fit import fit_latency_model
+from edgekd.core.spaces import SPACES, every_choice
 from edgekd.load import load_profile
 from edgekd.records import Budget
 
@@ -66,6 +68,29 @@ def test_only_what_can_be_known_is_predicted():
     assert predicted["fps"].low < predicted["fps"].value < predicted["fps"].high
     without_model = predict_costs(profile, budget, operators, "wi8_ai8", "onnx")
     assert set(without_model) == {"peak_memory_mib", "file_size_kib"}
+
+
+def test_students_costed_in_one_go_cost_what_each_costs_alone():
+    """With a model whose views predict: those work on all students at once."""
+    space, native = SPACES["ds-cnn"], NATIVE["ds-cnn"]
+    lists = [operator_list(space.architecture(choices, native, 10)) for choices in every_choice(space, native, {})]
+    profile = load_profile("rpi4")
+    prior = latency_model_for(profile, "wi8_ai8")
+    assert prior is not None
+    rows = [fitted_features(one, "wi8_ai8", 16) for one in lists[::100]]
+    fitted = fit_latency_model(
+        rows, [1.0 + row["tiled.pointwise"] for row in rows], prior.model_copy(update={"tile": 16})
+    )
+    assert fitted.measured is not None
+    profile = profile.model_copy(update={"latency_models": (fitted,)})
+    together = predict_all_costs(profile, Budget(fps=1.0), lists[::40], "wi8_ai8")
+    for costs, operators in zip(together, lists[::40], strict=True):
+        alone = predict_costs(profile, Budget(fps=1.0), operators, "wi8_ai8")
+        assert list(costs) == list(alone)
+        for name, estimate in costs.items():
+            expected = (alone[name].low, alone[name].value, alone[name].high)
+            assert (estimate.low, estimate.value, estimate.high) == pytest.approx(expected, rel=1e-9)
+    assert predict_all_costs(profile, Budget(), [], "wi8_ai8") == []
 
 
 def test_a_measured_latency_model_comes_before_a_prior():
