@@ -38,8 +38,8 @@ def print_plan(plan: FitPlan, console: Console) -> None:
     console.print("in brackets: 95 % intervals; a student fits where the unfavourable end does", soft_wrap=True)
     if plan.search == "halving":
         console.print(
-            f"search: {plan.short_runs} short runs, these first and then what they speak for; the most promising is "
-            "trained whole",
+            f"search: at most {plan.short_runs} short runs: sizes in turn until accuracy stops rising, then others of "
+            "that size and what they speak for; the most promising is trained whole",
             soft_wrap=True,
         )
     console.print(

@@ -20,9 +20,10 @@ class PlannedCandidate(Record):
 class FitPlan(Record):
     """What a fit would do for one profile.
 
-    `candidates` are those that would be tried first: the sizes of a ladder, or what a search by halving begins its
-    `short_runs` of a few epochs with. Times are upper bounds: early stopping ends most runs sooner. `findings` holds
-    what was found out before training (whether int8 pays; what a board measured). `quantize` is what follows training.
+    `candidates` are those that would be tried first: the sizes of a ladder, for a search by halving also those that
+    fill the budget. It makes at most `short_runs` runs of a few epochs. Times are upper bounds: early stopping ends
+    most runs sooner. `findings` holds what was found out before training (whether int8 pays; what a board measured).
+    `quantize` is what follows training.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION

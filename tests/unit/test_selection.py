@@ -78,7 +78,10 @@ def test_short_runs_are_as_many_as_the_pool_and_one_student_is_trained_whole(poo
     assert trained[-1][1] == selected.candidate
     assert len({name for name, _, _ in trained}) == len(trained)
     assert remarks == [
-        (trained[-1][0], {"chosen": trained[-1][0], "reason": f"the most promising of {len(trained) - 1} after short runs"})
+        (
+            trained[-1][0],
+            {"chosen": trained[-1][0], "reason": f"the most promising of {len(trained) - 1} after short runs"},
+        )
     ]
 
 

@@ -17,7 +17,7 @@ from edgekd.pipeline.fitting.prepare import Prepared, architecture_of, load, pre
 from edgekd.pipeline.settings import Settings
 from edgekd.records import FitPlan, PlannedCandidate, Training
 from edgekd.tasks import Task
-from edgekd.train.examples import resolve_device, threads_for
+from edgekd.train.examples import FORMAT, resolve_device, threads_for
 
 WARM_STEPS, TIMED_STEPS = 2, 4
 QAT_COST = 2.1
@@ -66,7 +66,7 @@ def _plan(prepared: Prepared, task: Task) -> FitPlan:
         considered=proposal.considered,
         feasible=len(proposal.feasible),
         candidates=tuple(candidates),
-        short_runs=recipe.student.pool if halving else 0,
+        short_runs=_short_runs(prepared) if halving else 0,
         teacher_s=teacher_s,
         quantize_s=quantize_s,
         quantize=recipe.quantize,
@@ -75,15 +75,20 @@ def _plan(prepared: Prepared, task: Task) -> FitPlan:
     )
 
 
+def _short_runs(prepared: Prepared) -> int:
+    """At most so many: every size, and the pool."""
+    return len(prepared.search_space().sizes) + prepared.recipe.student.pool
+
+
 def _students_s(prepared: Prepared, each_s: Sequence[float]) -> float:
-    """Seconds for all students: the ladder, or a search's runs at the ladder's mean; and the ablation."""
+    """Seconds for all students at most: whole sizes, or short runs and the largest whole; and the ablation."""
     recipe = prepared.recipe
     ablation = 0.0 if recipe.ablation == "none" else max(each_s)
     if recipe.student.search == "ladder":
         return sum(each_s) + ablation
     full = recipe.distill.training
-    short = recipe.student.pool * short_schedule(full).epochs / full.epochs
-    return (short + 1) * sum(each_s) / len(each_s) + ablation
+    more = max(_short_runs(prepared) - len(each_s), 0) * sum(each_s) / len(each_s)
+    return (sum(each_s) + more) * short_schedule(full).epochs / full.epochs + max(each_s) + ablation
 
 
 def steps_of(schedule: Training, examples: int) -> int:
@@ -93,9 +98,9 @@ def steps_of(schedule: Training, examples: int) -> int:
 
 def seconds_per_step(model: nn.Module, shape: Shape, batch_size: int, device: torch.device) -> float:
     """Seconds that one training step takes here: forward, backward and update on noise."""
-    model.to(device).train()
+    model.to(device, memory_format=FORMAT).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-4)
-    inputs = torch.randn(batch_size, *shape, device=device).contiguous(memory_format=torch.channels_last)
+    inputs = torch.randn(batch_size, *shape, device=device).contiguous(memory_format=FORMAT)
     started = time.perf_counter()
     for step in range(WARM_STEPS + TIMED_STEPS):
         if step == WARM_STEPS:

@@ -44,6 +44,15 @@ def test_a_dry_run_tells_what_follows_training():
     assert json.loads(run(*arguments, "--qat", "never", "--json").stdout)["quantize_s"] == 0 < plan["quantize_s"]
 
 
+def test_a_dry_run_of_a_search_shows_its_sizes_and_what_fills_the_budget():
+    arguments = ("--task", DIGITS, "--profile", "rpi4", "--dry-run", "--json")
+    sizes, searched = (json.loads(run(*arguments, "--search", search).stdout) for search in ("ladder", "halving"))
+    labels = [{str(one["candidate"]["choices"]) for one in plan["candidates"]} for plan in (sizes, searched)]
+    assert labels[0] < labels[1]
+    assert sizes["short_runs"] == 0 and searched["short_runs"] == len(labels[0]) + 12
+    assert searched["total_s"] > max(one["training_s"] for one in searched["candidates"])
+
+
 def test_a_dry_run_shows_the_intervals_that_decide():
     from edgekd.core.statistics import at_95_percent
     from edgekd.records import Estimate
