@@ -3,14 +3,15 @@
 All get the same task, teacher and budget (p90 on a profile calibrated on this machine). The search is `edgekd fit
 --search halving`: the same code. The width multiplier is the middle student of the space at the widths that fit,
 largest first (of the cheapest one where no middle one fits), with further seeds where these are few; random search
-trains random students that fit. Both train whole students until they have spent at least what the search spent, in
-training steps and in multiply-accumulates of training, and keep their best by validation accuracy. So neither has less
-of either kind of compute. The ladder, `edgekd fit --search ladder`, ends when it ends. The test split judges what each
-keeps. One row a (task, budget, seed, method) is appended to accuracy.jsonl; a row that is there is not run again.
-`--measure` then times every chosen student here with random weights and writes the medians into the rows.
+trains random students that fit. Both train whole students, one after the other, until they have spent at least the CPU
+seconds of training that the search spent here, and keep their best by validation accuracy. The ladder, `edgekd fit
+--search ladder`, ends when it ends. The test split judges what each keeps. One row a (task, budget, seed, method) is
+appended to accuracy.jsonl; a row that is there is not run again. `--measure` then times every chosen student here with
+random weights and writes the medians into the rows.
 
     edgekd calibrate --profile host --board local --out /tmp/here.toml
     python benchmarks/search/accuracy.py --profile /tmp/here.toml --task watch-gestures --seeds 0,1,2
+    python benchmarks/search/accuracy.py --profile /tmp/here.toml --task fashion-mnist --option train_images=3000
     python benchmarks/search/accuracy.py --profile /tmp/here.toml --measure
 """
 
@@ -22,7 +23,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,14 +52,12 @@ ROWS = Path(__file__).with_name("accuracy.jsonl")
 METHODS = ("search", "width", "random", "ladder")
 SHARES = {"tight": 0.1, "loose": 0.6}
 CPU = torch.device("cpu")
-MOST_RUNS = 60
-"""Whole trainings after which a simpler way ends all the same."""
 
 
 @functools.cache
-def taught(reference: str, seed: int) -> tuple[Task, torch.nn.Module, torch.Tensor]:
+def taught(reference: str, set_to: tuple[str, ...], seed: int) -> tuple[Task, torch.nn.Module, torch.Tensor]:
     """The task, and the teacher of a seed with its logits: the same for every method and budget."""
-    task = load_task(reference, {})
+    task = load_task(reference, options_of(set_to))
     torch.manual_seed(seed)
     teacher, how = task.teacher.build(), {"seed": seed, "device": CPU, "on_progress": lambda line: None}
     if task.teacher.training is not None:
@@ -67,13 +66,18 @@ def taught(reference: str, seed: int) -> tuple[Task, torch.nn.Module, torch.Tens
     return task, teacher, logits_of(teacher, examples_of(task.train, task.input_shape).inputs, CPU)
 
 
+def options_of(set_to: Sequence[str]) -> dict[str, int]:
+    """Task options from `name=value`."""
+    return {name: int(value) for name, _, value in (one.partition("=") for one in set_to)}
+
+
 class Bench:
     """One task, budget and seed: trains students and counts the steps and multiply-accumulates that took."""
 
-    def __init__(self, reference: str, recipe: Recipe, budget: Budget, profile: str, seed: int) -> None:
-        task, self.teacher, self.logits = taught(reference, seed)
+    def __init__(self, options: argparse.Namespace, recipe: Recipe, budget: Budget, seed: int) -> None:
+        task, self.teacher, self.logits = taught(options.task, tuple(options.option), seed)
         self.task, self.recipe, self.budget, self.seed = task, recipe, budget, seed
-        self.profile = load_profile(profile)
+        self.profile = load_profile(options.profile)
         self.space = space_named(task.default_space)
         self.data = task.development()
         self.how = {"device": CPU, "on_progress": lambda line: None}
@@ -81,6 +85,7 @@ class Bench:
         self.work = 0.0
 
         self.runs = 0
+        self.cpu_s = 0.0
 
     @functools.cached_property
     def fitting(self) -> list[Candidate]:
@@ -93,16 +98,12 @@ class Bench:
         outputs = len(self.task.classes)
         return propose(self.space, self.task.input_shape, outputs, self.profile, self.budget, {}, Recipe().student.grow)
 
-    def spent(self, steps: int, work: float) -> bool:
-        """Whether so many steps and multiply-accumulates of training were spent here too."""
-        return self.runs >= MOST_RUNS or (self.steps >= steps and self.work >= work)
-
     def train(self, candidate: Candidate, schedule: Training, again: int = 0) -> tuple[float, Student]:
         """Distil a candidate, for the `again`-th time; its validation accuracy and the student."""
         architecture = self.space.architecture(candidate.choices, self.task.input_shape, len(self.task.classes))
         seed = self.seed + 1000 * again
         torch.manual_seed(seed)
-        student = Student(architecture)
+        student, began = Student(architecture), time.process_time()
         trained = train_model(
             student,
             self.data,
@@ -116,6 +117,7 @@ class Bench:
             **self.how,
         )
         self.runs += 1
+        self.cpu_s += time.process_time() - began
         self.steps += trained.steps
         self.work += trained.steps * operator_list(architecture).macs
         return trained.validation_accuracy, student
@@ -131,10 +133,10 @@ Found = tuple[Candidate, float, Student]
 """A candidate, its validation accuracy and the student."""
 
 
-def best_of(bench: Bench, candidates: list[Candidate], steps: int, work: float) -> Found:
+def best_of(bench: Bench, candidates: list[Candidate], cpu_s: float) -> Found:
     """The best of whole trainings, until so much is spent; candidates that are fewer are trained again, other seeds."""
     found: list[Found] = []
-    while not found or not bench.spent(steps, work):
+    while not found or bench.cpu_s < cpu_s:
         again, index = divmod(len(found), len(candidates))
         score, student = bench.train(candidates[index], bench.recipe.distill.training, again)
         found.append((candidates[index], score, student))
@@ -158,7 +160,7 @@ def selection(bench: Bench, scores: dict[int, float]) -> Selection:
     return Selection(distil, judge, "{}-{}".format, bench.recipe.distill.training, quiet, quiet)
 
 
-def search(bench: Bench, steps: int, work: float) -> Found:
+def search(bench: Bench, cpu_s: float) -> Found:
     scores: dict[int, float] = {}
     student = Recipe().student
     native = bench.task.input_shape
@@ -168,13 +170,13 @@ def search(bench: Bench, steps: int, work: float) -> Found:
     return selected.candidate, scores[id(selected.student)], selected.student
 
 
-def ladder(bench: Bench, steps: int, work: float) -> Found:
+def ladder(bench: Bench, cpu_s: float) -> Found:
     scores: dict[int, float] = {}
     selected = selection(bench, scores).ladder(bench.proposal.first)
     return selected.candidate, scores[id(selected.student)], selected.student
 
 
-def width(bench: Bench, steps: int, work: float) -> Found:
+def width(bench: Bench, cpu_s: float) -> Found:
     dimensions = bench.space.dimensions(bench.task.input_shape)
     known = {tuple(one.choices.items()): one for one in bench.fitting}
     for line in (
@@ -184,16 +186,16 @@ def width(bench: Bench, steps: int, work: float) -> Found:
         widths = [tuple({**line, "width": value}.items()) for value in dimensions["width"]]
         fitting = [known[one] for one in widths if one in known]
         if fitting:
-            return best_of(bench, fitting[::-1], steps, work)
+            return best_of(bench, fitting[::-1], cpu_s)
     raise SystemExit(f"no width of {bench.space.name} fits {bench.budget.constraints()}")
 
 
-def random_search(bench: Bench, steps: int, work: float) -> Found:
+def random_search(bench: Bench, cpu_s: float) -> Found:
     order = np.random.default_rng(bench.seed).permutation(len(bench.fitting))
-    return best_of(bench, [bench.fitting[index] for index in order], steps, work)
+    return best_of(bench, [bench.fitting[index] for index in order], cpu_s)
 
 
-RUN: dict[str, Callable[[Bench, int, float], Found]] = {
+RUN: dict[str, Callable[[Bench, float], Found]] = {
     "search": search,
     "width": width,
     "random": random_search,
@@ -218,14 +220,13 @@ def row_of(
 ) -> dict:
     """Run one method and judge what it keeps. `searched`: the row of the search, whose compute it may spend."""
     limit = limit_of(task, options.profile, SHARES[budget])
-    bench = Bench(options.task, recipe, Budget(latency_p90_ms=limit), options.profile, seed)
-    began = time.process_time()
-    steps, work = (searched["steps"], 1e12 * searched["training_tmacs"]) if searched else (0, 0.0)
-    candidate, validation, student = RUN[method](bench, steps, work)
+    bench = Bench(options, recipe, Budget(latency_p90_ms=limit), seed)
+    candidate, validation, student = RUN[method](bench, searched["cpu_s"] if searched else 0.0)
     assert max(excesses(candidate, bench.budget.constraints()).values()) <= 1
     predicted = candidate.predicted["latency_p90_ms"]
     return {
         "task": options.task,
+        "options": options_of(options.option),
         "budget": budget,
         "limit_p90_ms": limit,
         "fitting": len(bench.fitting),
@@ -242,7 +243,7 @@ def row_of(
         "runs": bench.runs,
         "steps": bench.steps,
         "training_tmacs": bench.work / 1e12,
-        "cpu_s": time.process_time() - began,
+        "cpu_s": bench.cpu_s,
     }
 
 
@@ -279,6 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", required=True)
     parser.add_argument("--task", default="watch-gestures")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="one of the task's own")
     parser.add_argument("--seeds", default="0,1,2", help="comma separated; two calls may share the work")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--budgets", default=",".join(SHARES))
@@ -292,7 +294,7 @@ def main() -> None:
         timed = measured(known, options.profile)
         options.rows.write_text("".join(json.dumps(row) + "\n" for row in timed))
         return
-    task = load_task(options.task, {})
+    task = load_task(options.task, options_of(options.option))
     recipe = with_task_schedules(Recipe(), task)
     if options.epochs:
         training = recipe.distill.training.model_copy(update={"epochs": options.epochs})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from edgekd.core.search import Search, short_schedule
 from edgekd.core.sizing import Trial, choose, most_worthwhile
@@ -78,22 +79,25 @@ class Selection:
         worthwhile = [one for one in space.candidates if most is None or one.macs <= most]
         if most is not None:
             self.progress.update(f"larger ones are no better: {len(worthwhile)} of at most {most / 1e6:.3g} MMACs left")
-        search = Search(space.dimensions, worthwhile, space.seed)
-        for candidate, trial in zip(space.sizes, trials, strict=False):
-            if candidate in worthwhile:
+        tried = space.sizes[: len(trials)]
+        search = Search(space.dimensions, [one for one in worthwhile if one not in tried], space.seed)
+        # A size far below the others says only that larger is better, and that of all choices alike.
+        middle, best_size = median(one.macs for one in worthwhile), choose(trials).best
+        for index, (candidate, trial) in enumerate(zip(tried, trials, strict=True)):
+            if candidate in worthwhile and (index == best_size or candidate.macs >= middle):
                 search.tell(candidate, trial.accuracy)
-        count, left = first_asked(space.pool), space.pool
-        while left > 0:
-            asked = search.ask(min(count, left))
+        count, asked_for = first_asked(space.pool), 0
+        while asked_for < space.pool:
+            asked = search.ask(min(count, space.pool - asked_for))
             if not asked:
                 break
             for candidate in asked:
                 trial, _ = self._run("short", candidate, short)
                 search.tell(candidate, trial.accuracy)
-            count, left = ASKED_AT_ONCE, left - len(asked)
+            count, asked_for = ASKED_AT_ONCE, asked_for + len(asked)
         (best,) = search.best(1)
         trial, selected = self._run("student", best.candidate, self.full)
-        self._remark(trial.name, trial.name, f"the most promising of {len(search.scored)} after short runs")
+        self._remark(trial.name, trial.name, f"the most promising after {len(trials) + asked_for} short runs")
         return selected
 
     def _grown(self, prefix: str, sizes: Sequence[Candidate], schedule: Training) -> tuple[list[Trial], list[Selected]]:
