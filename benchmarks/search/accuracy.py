@@ -164,8 +164,8 @@ def search(bench: Bench, cpu_s: float) -> Found:
     scores: dict[int, float] = {}
     student = Recipe().student
     native = bench.task.input_shape
-    sizes = ladder_of(bench.space, native, bench.fitting, student.grow)
-    among = SearchSpace(bench.space.dimensions(native), sizes, bench.fitting, student.pool, bench.seed)
+    sizes = ladder_of(bench.space, native, bench.fitting)
+    among = SearchSpace(bench.space.dimensions(native), sizes, bench.fitting, student.grow, student.pool, bench.seed)
     selected = selection(bench, scores).halving(among)
     return selected.candidate, scores[id(selected.student)], selected.student
 

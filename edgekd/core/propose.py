@@ -119,7 +119,7 @@ def propose(
     if not feasible:
         raise infeasible(space, missing, limits, profile)
     feasible.sort(key=lambda candidate: (candidate.macs, candidate.parameters, candidate.label))
-    return Proposal(tuple(feasible), ladder(space, native, feasible, sizes), considered)
+    return Proposal(tuple(feasible), ladder(space, native, feasible)[:sizes], considered)
 
 
 Missing = tuple[dict[str, float], Candidate]
@@ -203,8 +203,8 @@ def infeasible(
     )
 
 
-def ladder(space: StudentSpace, native: Shape, feasible: Sequence[Candidate], sizes: int) -> tuple[Candidate, ...]:
-    """A few feasible sizes, smallest first, each at least `RUNG_RATIO` times the MACs of the one before.
+def ladder(space: StudentSpace, native: Shape, feasible: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Feasible sizes, smallest first, each at least `RUNG_RATIO` times the MACs of the one before.
 
     The sizes lie on the path where all dimensions grow together, because without training nothing else tells two
     students of one cost apart. Where too few of the path are feasible, all feasible students take part.
@@ -216,4 +216,4 @@ def ladder(space: StudentSpace, native: Shape, feasible: Sequence[Candidate], si
     for candidate in on_path or feasible:
         if not rungs or candidate.macs >= RUNG_RATIO * rungs[-1].macs:
             rungs.append(candidate)
-    return tuple(rungs[:sizes])
+    return tuple(rungs)

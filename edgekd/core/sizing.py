@@ -63,13 +63,15 @@ def choose(trials: Sequence[Trial]) -> Choice:
 
 
 def most_worthwhile(sizes: Sequence[int], trials: Sequence[Trial]) -> int | None:
-    """The size of the first trial beyond the best, where growing was stopped: larger ones are not worth their cost.
+    """How large a student is worth its cost: as large as the next size after those that were tried and rose.
 
-    None where it ended for want of larger sizes: the budget ends them, not the accuracy.
+    Where growing stopped, that is the first size that was no better; where sizes were left untried, the first of
+    those. None where all were tried and rose: then the budget ends them, not the accuracy.
 
     Args:
-        sizes: of the trials in order, smallest first (multiply-accumulates); there may be more of them.
-        trials: those that were tried.
+        sizes: all of them, smallest first (multiply-accumulates).
+        trials: of the first few.
     """
     choice = choose(trials)
-    return sizes[choice.best + 1] if choice.stop else None
+    beyond = choice.best + 1 if choice.stop else len(trials)
+    return sizes[beyond] if beyond < len(sizes) else None

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgekd.core.propose import propose
+from edgekd.core.propose import ladder, propose
 from edgekd.core.search import short_schedule
 from edgekd.core.spaces import SPACES
 from edgekd.load import load_profile
@@ -18,9 +18,9 @@ FULL = Training(epochs=30, learning_rate=1e-3)
 VALIDATION = 2000
 
 
-def searched(budget=RPI4.budget, pool=6):
-    found = propose(SPACE, NATIVE, 7, RPI4, budget, {}, 6)
-    return SearchSpace(SPACE.dimensions(NATIVE), found.first, found.feasible, pool, 0)
+def searched(pool=6, grow=6):
+    found = propose(SPACE, NATIVE, 7, RPI4, RPI4.budget, {}, 6)
+    return SearchSpace(SPACE.dimensions(NATIVE), ladder(SPACE, NATIVE, found.feasible), found.feasible, grow, pool, 0)
 
 
 def select(accuracy, choose):
@@ -67,6 +67,13 @@ def test_where_accuracy_keeps_rising_the_search_fills_the_budget():
     selected, trained, _ = select(rising, lambda selection: selection.halving(space))
     assert {one.label for one in space.sizes} <= {one.label for _, one, _ in trained}
     assert selected.candidate.macs > 0.5 * max(one.macs for one in space.candidates)
+
+
+def test_where_only_some_sizes_are_tried_the_search_goes_one_further_and_no_more():
+    space = searched(grow=2)
+    _, trained, _ = select(rising, lambda selection: selection.halving(space))
+    assert [one for _, one, _ in trained[:2]] == list(space.sizes[:2])
+    assert max(one.macs for _, one, _ in trained) <= space.sizes[2].macs
 
 
 @pytest.mark.parametrize("pool", [1, 2, 6])

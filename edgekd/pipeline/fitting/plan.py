@@ -77,7 +77,8 @@ def _plan(prepared: Prepared, task: Task) -> FitPlan:
 
 def _short_runs(prepared: Prepared) -> int:
     """At most so many: every size, and the pool."""
-    return len(prepared.search_space().sizes) + prepared.recipe.student.pool
+    space = prepared.search_space()
+    return len(space.sizes[: space.grow]) + space.pool
 
 
 def _students_s(prepared: Prepared, each_s: Sequence[float]) -> float:

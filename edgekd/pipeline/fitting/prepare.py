@@ -48,8 +48,8 @@ class Prepared:
 
 def _search_space(space: StudentSpace, recipe: Recipe, task: Task, candidates: Sequence[Candidate]) -> SearchSpace:
     native, student = task.input_shape, recipe.student
-    sizes = ladder(space, native, candidates, student.grow)
-    return SearchSpace(space.dimensions(native), sizes, candidates, student.pool, recipe.seed)
+    sizes = ladder(space, native, candidates)
+    return SearchSpace(space.dimensions(native), sizes, candidates, student.grow, student.pool, recipe.seed)
 
 
 def architecture_of(candidate: Candidate, task: Task) -> Architecture:
@@ -99,7 +99,7 @@ def prepare(settings: Settings, recipe: Recipe, task: Task, board: BoardAddress 
             return found
         among = _search_space(tried, recipe, task, found.feasible)
         spread = Search(among.dimensions, among.candidates, among.seed).ask(first_asked(among.pool))
-        first = {one.label: one for one in (*among.sizes, *spread)}.values()
+        first = {one.label: one for one in (*among.sizes[: among.grow], *spread)}.values()
         return Proposal(found.feasible, tuple(sorted(first, key=lambda one: one.macs)), found.considered)
 
     if board is None:

@@ -39,13 +39,15 @@ class Selected:
 class SearchSpace:
     """What a search chooses from.
 
-    `dimensions`: allowed values by choice name; `sizes`: a few that grow in everything together, smallest first;
-    `candidates`: every one that meets the budget; `pool`: how many of them get a short run after the sizes.
+    `dimensions`: allowed values by choice name; `sizes`: those that grow in everything together, smallest first, of
+    which `grow` are tried at most; `candidates`: every one that meets the budget; `pool`: how many of them get a short
+    run after the sizes.
     """
 
     dimensions: Mapping[str, Sequence[int]]
     sizes: Sequence[Candidate]
     candidates: Sequence[Candidate]
+    grow: int
     pool: int
     seed: int
 
@@ -74,7 +76,7 @@ class Selection:
         Three more short runs are worth more than a second finalist: see benchmarks/search/.
         """
         short = short_schedule(self.full)
-        trials, _ = self._grown("short", space.sizes, short)
+        trials, _ = self._grown("short", space.sizes[: space.grow], short)
         most = most_worthwhile([one.macs for one in space.sizes], trials)
         worthwhile = [one for one in space.candidates if most is None or one.macs <= most]
         if most is not None:
