@@ -80,7 +80,7 @@ class Selection:
         most = most_worthwhile([one.macs for one in space.sizes], trials)
         worthwhile = [one for one in space.candidates if most is None or one.macs <= most]
         if most is not None:
-            self.progress.update(f"larger ones are no better: {len(worthwhile)} of at most {most / 1e6:.3g} MMACs left")
+            self.progress.update(f"none larger than {most / 1e6:.3g} MMACs from here: {len(worthwhile)} candidates")
         tried = space.sizes[: len(trials)]
         search = Search(space.dimensions, [one for one in worthwhile if one not in tried], space.seed)
         # A size far below the others says only that larger is better, and that of all choices alike.

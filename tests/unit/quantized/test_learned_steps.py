@@ -132,7 +132,9 @@ def test_what_was_learned_is_an_ordinary_model(calibrated, tmp_path):
     settle_steps(model)
     with torch.no_grad():
         settled = model(inputs)
-    assert (settled - learning).abs().max() <= 1e-4 * learning.abs().max()
+    # Training sums in float32, inference in whole steps: a half may fall to either side.
+    steps = torch.round((settled - learning) / model.network().output_scale()).abs()
+    assert steps.max() <= 1 and (steps == 0).float().mean() >= 0.9
     fresh = quantize_model(student, inputs)
     fresh.load_state_dict(model.state_dict())
     with torch.no_grad():

@@ -121,7 +121,7 @@ def test_each_regime_learns_from_them_or_refuses_by_name(setting, regime):
         ours = replace(ours, data=replace(ours.data, train=labelled), unlabelled=rest)
     outcome = REGIME_FUNCTIONS[regime](ours)
     # R2 of a constant is 0 and F1 of chance on these labels below 0.5.
-    assert merit(ours, outcome.model) > (0.1 if ours.outputs == "regression" else 0.6)
+    assert merit(ours, outcome.model) > (0.05 if ours.outputs == "regression" else 0.6)
     assert outcome.trained.validation_accuracy == pytest.approx(merit(ours, outcome.model), abs=1e-5)
     if regime == "semi_supervised":
         assert (outcome.notes["pseudo_labelled_share"] == 0) == (ours.outputs == "regression")
