@@ -83,7 +83,6 @@ class Bench:
         self.how = {"device": CPU, "on_progress": lambda line: None}
         self.steps = 0
         self.work = 0.0
-
         self.runs = 0
         self.cpu_s = 0.0
 
@@ -300,7 +299,7 @@ def main() -> None:
         training = recipe.distill.training.model_copy(update={"epochs": options.epochs})
         recipe = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"training": training})})
     fields = ("task", "budget", "seed", "method", "epochs")
-    done = {tuple(row[name] for name in fields): row for row in known}
+    done = {tuple(row[name] for name in fields): row for row in known if row["options"] == options_of(options.option)}
     for seed in map(int, options.seeds.split(",")):
         for budget in options.budgets.split(","):
             for method in options.methods.split(","):

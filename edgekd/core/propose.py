@@ -133,11 +133,6 @@ def excesses(candidate: Candidate, limits: Mapping[str, float]) -> dict[str, flo
     }
 
 
-def fits(candidate: Candidate, limits: Mapping[str, float]) -> bool:
-    """Whether a candidate meets every limit that something predicts, at the unfavourable end of its interval."""
-    return max(excesses(candidate, limits).values(), default=0.0) <= 1
-
-
 def needed(constraint: str, estimate: Estimate) -> float:
     """The limit at which an estimate would just fit."""
     low, high = at_95_percent(estimate)
