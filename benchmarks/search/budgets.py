@@ -3,7 +3,9 @@
 Needs no training: for each seed the search is asked for twelve candidates under the budget of a calibrated profile of
 this machine, and the largest of them (the one nearest the limit, the hardest case) is timed with random weights. The
 budgets are set where a twentieth, a third and nine tenths of the space's students fit by the calibrated model. The
-limit is on p90, as a profile's own. One row a case is appended to budgets.jsonl; a case that is there is not run again.
+limit is on p90, as a profile's own; what counts is the median of the p90 of seven interleaved rounds, disturbed or not,
+and the quietest round stands beside it. One row a case is appended to budgets.jsonl; one that is there is not run
+again.
 
     edgekd calibrate --profile host --board local --out /tmp/here.toml
     python benchmarks/search/budgets.py --profile /tmp/here.toml
@@ -35,7 +37,7 @@ from edgekd.records import Budget, Candidate, DeviceProfile
 ROWS = Path(__file__).with_name("budgets.jsonl")
 TASKS = {"watch-gestures": ("ds-cnn", (6, 1, 128), 7), "fashion-mnist": ("inverted-residual", (1, 28, 28), 10)}
 BUDGETS = {"tight": 0.05, "middle": 0.33, "loose": 0.9}
-ROUNDS, ROUND_SECONDS = 3, 0.25
+ROUNDS, ROUND_SECONDS = 7, 0.25
 
 
 def limits_of(task: str, profile: DeviceProfile) -> dict[str, float]:
@@ -96,7 +98,8 @@ def main() -> None:
                 times[index].append((timing.median_ms, timing.p90_ms))
     for (task, budget, limit, seed, candidate), found in zip(cases, times, strict=True):
         predicted = candidate.predicted["latency_p90_ms"]
-        p90 = level_of([p90 for _, p90 in found])[0]
+        rounds = [p90 for _, p90 in found]
+        p90 = float(np.median(rounds))
         row = {
             "task": task,
             "budget": budget,
@@ -108,7 +111,8 @@ def main() -> None:
             "high_p90_ms": needed("latency_p90_ms", predicted),
             "measured_p50_ms": level_of([median for median, _ in found])[0],
             "measured_p90_ms": p90,
-            "rounds_p90_ms": [p90 for _, p90 in found],
+            "quietest_p90_ms": min(rounds),
+            "rounds_p90_ms": rounds,
             "met": p90 <= limit,
             "load_average": os.getloadavg()[0],
         }

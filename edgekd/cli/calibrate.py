@@ -114,6 +114,11 @@ def _print(calibration: Calibration, console: Console) -> None:
         f"{100 * (model.interval_coverage or 0):.0f} % of {len(model.held_out)} students",
         soft_wrap=True,
     )
+    if model.tails:
+        told = ", ".join(
+            f"{name} {value:.3g} ({low:.3g} to {high:.3g})" for name, (value, low, high) in model.tails.items()
+        )
+        console.print(f"times the median, in nine of ten rounds in brackets: {told}", soft_wrap=True)
     energy = calibration.energy_model
     if energy is not None:
         console.print(

@@ -11,8 +11,12 @@ from numpy.typing import ArrayLike
 from edgekd.core.architecture import operator_list
 from edgekd.core.latency_calibration import fit_operator_model, validate, with_error_table
 from edgekd.core.sampled_students import SampledStudent
+from edgekd.core.statistics import percentile
 from edgekd.errors import BoardError
-from edgekd.records import LatencyModel, SampleLevel, TimedRound
+from edgekd.records import TAIL_NAMES, LatencyModel, SampleLevel, TailName, TimedRound
+
+Ratio = tuple[float, float, float]
+"""Value, lower and upper end."""
 
 LEAST_STUDENTS = 12
 DOUBT_TO_EXCLUDE = 0.10
@@ -20,6 +24,8 @@ DOUBT_TO_EXCLUDE = 0.10
 
 HELD_OUT_EVERY = 3
 BLOCKS, LEAST_IN_BLOCK = 10, 5
+LEAST_ABOVE = 2
+"""A percentile of a timing is known where so many of its runs lie above it."""
 
 
 def quiet_median(durations: ArrayLike) -> float:
@@ -36,6 +42,34 @@ def quiet_median(durations: ArrayLike) -> float:
         raise ValueError("no durations: there is no median")
     blocks = np.array_split(values, max(1, min(BLOCKS, len(values) // LEAST_IN_BLOCK)))
     return float(min(np.median(block) for block in blocks))
+
+
+def tails(durations: Sequence[float]) -> dict[TailName, float]:
+    """The percentiles of one process's durations, in their unit, above which at least `LEAST_ABOVE` of them lie."""
+    known = {
+        name: percent for percent, name in TAIL_NAMES.items() if len(durations) * (100 - percent) >= 100 * LEAST_ABOVE
+    }
+    return {name: percentile(durations, percent) for name, percent in known.items()}
+
+
+def tail_ratios(rounds: Sequence[TimedRound]) -> dict[TailName, Ratio]:
+    """Of each percentile over its student's level: the median over all rounds, and what nine in ten of them lie within.
+
+    Rounds of students that are too noisy to be fitted count too: what disturbed them will disturb others. A percentile
+    that fewer than `LEAST_STUDENTS` rounds have is left out.
+    """
+    found: dict[TailName, Ratio] = {}
+    cool = [one for one in rounds if not one.throttled]
+    level = {
+        one.student: level_of([other.median_ms for other in cool if other.student == one.student])[0] for one in cool
+    }
+    for name in TAIL_NAMES.values():
+        ratios = [one.tails_ms[name] / level[one.student] for one in cool if name in one.tails_ms]
+        if len(ratios) < LEAST_STUDENTS:
+            continue
+        value, low, high = (max(percentile(ratios, at), 1.0) for at in (50, 5, 95))
+        found[name] = value, low, high
+    return found
 
 
 def level_of(rounds_ms: Sequence[float]) -> tuple[float, float]:

@@ -44,6 +44,7 @@ from edgekd.records.objectives import (
 from edgekd.records.plan import MeasurementPlan, PlanName, named_plan
 from edgekd.records.prediction import PredictedOperator, Prediction
 from edgekd.records.profile import (
+    TAIL_NAMES,
     Acceleration,
     DeviceProfile,
     EnergyModel,
@@ -57,6 +58,7 @@ from edgekd.records.profile import (
     Sensor,
     Soc,
     Sourced,
+    TailName,
 )
 from edgekd.records.recipe import (
     Distillation,
@@ -182,6 +184,8 @@ __all__ = [
     "Sensor",
     "Soc",
     "Sourced",
+    "TAIL_NAMES",
+    "TailName",
     "Stage",
     "StudentChoice",
     "TaskChoice",

@@ -7,15 +7,20 @@ from typing import Literal
 from pydantic import Field
 
 from edgekd.records.base import SCHEMA_VERSION, NonNegative, Positive, Record
-from edgekd.records.profile import EnergyModel, LatencyModel
+from edgekd.records.profile import EnergyModel, LatencyModel, TailName
 
 
 class TimedRound(Record):
-    """One short timing of one student."""
+    """One short timing of one student.
+
+    `median_ms` is that of its quietest tenth; `tails_ms` are percentiles of all its runs (`p90`, …), of those that it
+    has runs enough for.
+    """
 
     student: int
     round: int
     median_ms: Positive
+    tails_ms: dict[TailName, Positive] = {}
     throttled: bool = False
 
 

@@ -165,6 +165,10 @@ class MeasuredWork(Record):
         return self
 
 
+TailName = Literal["p90", "p95", "p99"]
+TAIL_NAMES: dict[int, TailName] = {90: "p90", 95: "p95", 99: "p99"}
+
+
 class LatencyModel(Record):
     """Predicts the latency of one inference from an operator list, in milliseconds.
 
@@ -173,6 +177,9 @@ class LatencyModel(Record):
     value of each fitted feature) the half width grows by `widening` for every e-fold beyond the edge; below it twice
     as fast downwards, and upwards for two e-folds at most. Without `measured` the plain sum is the prediction; with
     it the views of what was measured predict, within the half width around the plain sum.
+
+    `tails`: of a percentile over the median, the value and the lower and upper end, where they were measured: they
+    are the board's own, with whatever else it had to do.
 
     `tile`: kernels compute so many output channels at once, and a part of a tile takes as long as a whole one; None
     where MACs are counted as they are. `held_out` is the fit's error table: what `held_out_mape_percent` and
@@ -196,6 +203,7 @@ class LatencyModel(Record):
     interval_coverage: Fraction | None = None
     held_out: tuple[HeldOut, ...] = ()
     measured: MeasuredWork | None = None
+    tails: dict[TailName, tuple[Positive, Positive, Positive]] = {}
     measured_by: str = ""
     measured_on: str = ""
     source: Annotated[str, Field(min_length=3)]
@@ -207,6 +215,16 @@ class LatencyModel(Record):
         if unknown:
             raise ValueError(f"unknown operator kind {', '.join(unknown)}; the kinds are {', '.join(OPERATOR_KINDS)}")
         return costs
+
+    @field_validator("tails")
+    @classmethod
+    def _ends_around_the_value(
+        cls, tails: dict[TailName, tuple[float, float, float]]
+    ) -> dict[TailName, tuple[float, float, float]]:
+        for name, (value, low, high) in tails.items():
+            if not 1 <= low <= value <= high:
+                raise ValueError(f"{name} = [{value:g}, {low:g}, {high:g}]: needs 1 <= lower end <= value <= upper end")
+        return tails
 
     @field_validator("hull")
     @classmethod

@@ -86,6 +86,8 @@ def test_over_ssh_it_goes_on_where_it_was_interrupted_and_writes_a_profile_that_
     assert found["board"].startswith(loopback.board)
     assert "Loopback Board" in found["board"]
     assert model["held_out_mape_percent"] > 0
+    value, low, high = model["tails"]["p90"]
+    assert 1 <= low <= value <= high
     assert len(model["held_out"]) == sum(sample["role"] == "held_out" for sample in found["samples"])
     assert (tmp_path / "loopback-calibrated.svg").read_text().lstrip().startswith("<?xml")
     shown = json.loads(edgekd("profile", "show", "./loopback-calibrated.toml", "--json", cwd=tmp_path).stdout)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekd.core.costs import TAIL_RATIOS, at_percentile, file_size, peak_memory
+from edgekd.core.calibration import tail_ratios
+from edgekd.core.costs import at_percentile, file_size, peak_memory
 from edgekd.core.latency_fit import (
     FREE,
     MONOTONE,
@@ -26,7 +27,7 @@ from edgekd.core.latency_views import MIX, additive
 from edgekd.core.nonnegative import nonnegative_least_squares
 from edgekd.core.operators import Operator, OperatorList, features
 from edgekd.errors import ConfigurationError
-from edgekd.records import LatencyModel, OperatorCost
+from edgekd.records import TAIL_NAMES, LatencyModel, OperatorCost, TimedRound
 from edgekd.records.profile import OPERATOR_KINDS
 
 amounts = st.floats(0.0, 1e4, allow_nan=False)
@@ -155,10 +156,15 @@ def test_a_prediction_is_overhead_plus_the_operators():
 
 
 @settings(deadline=None)
-@given(st.floats(1e-3, 1e3), st.floats(0.01, 2))
-def test_tail_percentiles_are_in_order_and_never_below_the_median(value, half):
-    median = predict_features(model(overhead_ms=value, half_width=half), {"count.conv": 1.0})
-    tails = [at_percentile(median, percentile) for percentile in sorted(TAIL_RATIOS)]
+@given(st.floats(1e-3, 1e3), st.floats(0.01, 2), st.lists(st.floats(1, 5), max_size=3))
+def test_tail_percentiles_are_in_order_and_never_below_the_median(value, half, measured):
+    rounds = [
+        TimedRound(student=0, round=r, median_ms=value, tails_ms=dict(zip(TAIL_NAMES.values(), tails, strict=False)))
+        for r, tails in enumerate(12 * [sorted(value * ratio for ratio in measured)])
+    ]
+    one = model(overhead_ms=value, half_width=half).model_copy(update={"tails": tail_ratios(rounds)})
+    median = predict_features(one, {"count.conv": 1.0})
+    tails = [at_percentile(one, median, percentile) for percentile in (50, 90, 95, 99)]
     assert tails[0] == median
     for below, above in zip(tails, tails[1:], strict=False):
         assert below.value <= above.value

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekd.core.architecture import operator_list
-from edgekd.core.calibration import level_of, quiet_median, sample_levels
+from edgekd.core.calibration import level_of, quiet_median, sample_levels, tail_ratios, tails
 from edgekd.core.latency_calibration import fit_operator_model, validate, with_error_table
 from edgekd.core.latency_features import TAP_TIERS, cost_features, fitted_features
 from edgekd.core.latency_model import operator_latencies_ms, plain_sum, predict
@@ -143,3 +143,22 @@ def test_too_few_measurements_are_refused():
         transfer_latency_model(ABOUT, LISTS[:1], [1.0], ABOUT)
     with pytest.raises(ValueError, match="at least 4"):
         fit_operator_model(LISTS[:3], [1.0, 2.0, 3.0], ABOUT)
+
+
+def test_tails_are_of_the_students_own_level_over_all_its_rounds():
+    def timed(student, number, median, p90, throttled=False):
+        return TimedRound(student=student, round=number, median_ms=median, tails_ms={"p90": p90}, throttled=throttled)
+
+    rounds = [timed(0, r, 1.0 if r == 0 else 1.2, 1.5 + 0.01 * r) for r in range(11)]
+    assert tail_ratios(rounds) == {}, "eleven rounds say too little"
+    rounds += [timed(1, 0, 10.0, 10.0), timed(1, 1, 99.0, 99.0, throttled=True)]
+    value, low, high = tail_ratios(rounds)["p90"]
+    assert value == pytest.approx(1.545)
+    assert low == pytest.approx(1.275)
+    assert high == pytest.approx(1.5945)
+
+
+def test_a_percentile_of_few_runs_is_not_known():
+    assert list(tails([1.0] * 19)) == []
+    assert list(tails([1.0] * 20)) == ["p90"]
+    assert list(tails([1.0] * 200)) == ["p90", "p95", "p99"]

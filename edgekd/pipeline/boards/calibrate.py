@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgekd.board.measuring.energy_pass import check_meter
 from edgekd.core.architecture import operator_list
-from edgekd.core.calibration import calibrated_model, sample_levels
+from edgekd.core.calibration import calibrated_model, sample_levels, tail_ratios
 from edgekd.core.costs import latency_model_for
 from edgekd.core.energy_model import LEAST_READINGS, fit_energy_model
 from edgekd.core.sampled_students import SampledStudent, sampled_students
@@ -70,7 +70,7 @@ def calibrate(options: CalibrateOptions, progress: Progress) -> Calibration:
     levels = sample_levels(students, kept.rounds)
     progress.stage("fit", f"{sum(level.role != 'excluded' for level in levels)} students")
     about = _about(profile, runtime, f"{timer.environment.runtime_package} {version}", board, options, len(kept.rounds))
-    model = calibrated_model(students, levels, about)
+    model = calibrated_model(students, levels, about.model_copy(update={"tails": tail_ratios(kept.rounds)}))
     plot = out.with_suffix(".svg")
     calibration = Calibration(
         profile=profile.name,

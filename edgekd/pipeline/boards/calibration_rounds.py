@@ -156,7 +156,15 @@ class Measuring:
             return
         began = time.monotonic()
         timing = self.timer.time(*self.models[student], ROUND_SECONDS)
-        self.kept.add(TimedRound(student=student, round=number, median_ms=timing.quiet_ms, throttled=timing.throttled))
+        self.kept.add(
+            TimedRound(
+                student=student,
+                round=number,
+                median_ms=timing.quiet_ms,
+                tails_ms=timing.tails_ms,
+                throttled=timing.throttled,
+            )
+        )
         self._took.append(time.monotonic() - began)
         eta = max(self.deadline - time.monotonic(), self._round_seconds(1) * left, 0.0)
         self.progress.update(

@@ -17,11 +17,11 @@ from edgekd.board.measuring.facts import matches_profile, parse_facts, throttle_
 from edgekd.board.measuring.timed_pass import timed_pass
 from edgekd.board.provisioning.deploy import deploy_files
 from edgekd.board.provisioning.provision import RuntimeEnvironment, provision
-from edgekd.core.calibration import quiet_median
+from edgekd.core.calibration import quiet_median, tails
 from edgekd.core.statistics import percentile
 from edgekd.errors import ConfigurationError
 from edgekd.pipeline.console import Progress
-from edgekd.records import DeviceProfile, MeasurementPlan, PowerTrace, RuntimeName
+from edgekd.records import DeviceProfile, MeasurementPlan, PowerTrace, RuntimeName, TailName
 from edgekd.store import hash_file
 
 RANDOM_SEED = 0
@@ -50,13 +50,15 @@ class EnergyReadings:
 class Timing:
     """One short timed process: median and 90th percentile of one inference in ms, and whether the board throttled.
 
-    `quiet_ms` is the median of its quietest tenth: see `edgekd.core.calibration.quiet_median`.
+    `quiet_ms` is the median of its quietest tenth: see `edgekd.core.calibration.quiet_median`. `tails_ms`: as in
+    `TimedRound`.
     """
 
     median_ms: float
     p90_ms: float
     quiet_ms: float
     throttled: bool
+    tails_ms: dict[TailName, float]
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class BoardTimer:
             p90_ms=percentile(samples, 90),
             quiet_ms=quiet_median(samples),
             throttled=any(state.throttled is True for state in states),
+            tails_ms=tails(samples),
         )
 
     def energy(self, remote: str, sha256: str, how: EnergyReadings, say: Say) -> PowerTrace | None:

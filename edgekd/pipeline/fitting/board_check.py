@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from edgekd.core.architecture import Architecture, TracedArchitecture, operator_list
 from edgekd.core.calibration import level_of
-from edgekd.core.costs import TAIL_RATIOS, latency_model_for
+from edgekd.core.costs import latency_model_for, tail_ratio
 from edgekd.core.latency_model import predict
 from edgekd.core.latency_transfer import transfer_latency_model
 from edgekd.core.propose import Proposal
@@ -180,7 +180,7 @@ class _Check:
             percentile = LATENCY_PERCENTILES.get(name)
             value = median if percentile == 50 else p90
             if percentile in (95, 99):
-                value = max(p90, median * TAIL_RATIOS[percentile][0])
+                value = max(p90, median * tail_ratio(self.base, percentile)[0])
             if percentile is not None and value > limit:
                 return f"{name} {value:.4g} is over {limit:g}"
             if name == "fps" and 1e3 / median < limit:
