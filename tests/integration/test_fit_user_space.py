@@ -35,12 +35,18 @@ def test_a_users_own_students_are_fitted_and_the_file_is_one_of_them(tmp_path):
     for name in ("digits_task.py", "user_spaces.py"):
         shutil.copy(TESTS / name, tmp_path)
     (tmp_path / "recipe.toml").write_text(RECIPE)
-    result = edgekd("fit", "recipe.toml", "--profile", "host", "--out", "run", "--json", cwd=tmp_path)
+    arguments = ("--profile", "host", "--board", "local", "--out", "run", "--json")
+    result = edgekd("fit", "recipe.toml", *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["student"]["space"] == f"{tmp_path}/user_spaces.py:space"
     assert set(report["student"]["choices"]) == {"width", "depth"}
     assert report["accuracy"]["student_int8"] > 0.5
+    (timed,) = [stage["detail"]["rows"] for stage in report["stages"] if stage["name"] == "board-check"]
+    kept = {row["candidate"] for row in timed if row["kept"]}
+    short = [stage for stage in report["stages"] if stage["name"].startswith("short-")]
+    assert 3 <= len(short) <= len(kept), "each student was timed on the board before it was trained"
+    assert " ".join(f"{name}={value}" for name, value in report["student"]["choices"].items()) in kept
     told = edgekd("predict", "run/student.tflite", "--profile", "host", "--json", cwd=tmp_path)
     assert json.loads(told.stdout)["macs"] == report["student"]["macs"]
     refused = edgekd(

@@ -8,6 +8,7 @@ import pytest
 from edgekd.core.propose import ladder, propose
 from edgekd.core.search import short_schedule
 from edgekd.core.spaces import SPACES
+from edgekd.errors import InfeasibleBudgetError
 from edgekd.load import load_profile
 from edgekd.pipeline.fitting.search import SearchSpace, Selection
 from edgekd.records import Training
@@ -23,7 +24,7 @@ def searched(pool=6, grow=6):
     return SearchSpace(SPACE.dimensions(NATIVE), ladder(SPACE, NATIVE, found.feasible), found.feasible, grow, pool, 0)
 
 
-def select(accuracy, choose):
+def select(accuracy, choose, admit=tuple):
     """Select among students whose accuracy is known; also gives what was trained, with its epochs."""
     trained, remarks = [], []
 
@@ -38,7 +39,7 @@ def select(accuracy, choose):
     quiet = SimpleNamespace(
         stage=lambda *told: None, update=lambda *told: None, remark=lambda *told: remarks.append(told)
     )
-    selected = choose(Selection(distil, judge, "{} {}".format, FULL, quiet, quiet))
+    selected = choose(Selection(distil, judge, "{} {}".format, FULL, quiet, quiet, admit))
     return selected, trained, remarks
 
 
@@ -90,6 +91,39 @@ def test_short_runs_are_as_many_as_the_pool_and_one_student_is_trained_whole(poo
             {"chosen": trained[-1][0], "reason": f"the most promising after {len(trained) - 1} short runs"},
         )
     ]
+
+
+def test_what_the_board_does_not_admit_is_not_trained_and_others_take_its_place():
+    space = searched()
+    asked = []
+
+    def admit(candidates):
+        asked.extend(candidates)
+        return tuple(one for one in candidates if one.choices["kernel"] != 9)
+
+    selected, trained, _ = select(rising, lambda selection: selection.halving(space), admit)
+    kept = admit(list(asked))
+    assert len(kept) < len(asked)
+    assert {one.label for _, one, _ in trained} == {one.label for one in kept}
+    assert selected.candidate in kept
+    sizes = [one for one in kept if one in space.sizes[: space.grow]]
+    assert len(trained) == len(sizes) + space.pool + 1
+
+
+def test_a_board_that_admits_no_later_candidate_ends_the_search_with_the_best_size():
+    space = searched(pool=4)
+    selected, trained, _ = select(
+        rising,
+        lambda selection: selection.halving(space),
+        lambda candidates: tuple(one for one in candidates if one in space.sizes),
+    )
+    assert len(trained) == len(space.sizes) + 1
+    assert selected.candidate == space.sizes[-1]
+
+
+def test_a_board_that_admits_no_size_is_an_infeasible_budget():
+    with pytest.raises(InfeasibleBudgetError, match="each of the 5 sizes"):
+        select(rising, lambda selection: selection.halving(searched()), lambda candidates: ())
 
 
 def test_sizes_in_turn_are_trained_whole_until_two_are_no_better():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,17 +57,6 @@ class CheckedCandidate:
         }
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What the board left of a proposal, the profile with the model corrected for this run, and the int8 check."""
-
-    proposal: Proposal
-    profile: DeviceProfile
-    candidates: tuple[CheckedCandidate, ...]
-    int8_ms: float | None
-    fp32_ms: float | None
-
-
 def check_on_board(
     proposal: Proposal,
     profile: DeviceProfile,
@@ -78,7 +68,8 @@ def check_on_board(
 ) -> Checked:
     """Time the candidates to try first, drop those that miss, correct the latency model and propose again with it.
 
-    Also times the largest candidate that is kept as fp32, to tell whether int8 pays on this board.
+    Also times the largest candidate that is kept as fp32, to tell whether int8 pays on this board. What a search comes
+    upon later is timed by `Checked.check.admit`.
 
     Raises:
         ConfigurationError: the board is of another kind, or the profile has no latency model to correct.
@@ -89,21 +80,21 @@ def check_on_board(
     base = latency_model_for(profile, SCHEME, runtime)
     if base is None:
         raise ConfigurationError(f"profile {profile.name} has no {runtime} latency model of {SCHEME} to start from")
-    with timer_on(address, profile, runtime, progress) as timer, tempfile.TemporaryDirectory() as folder:
-        check = _Check(timer, Path(folder), base, profile, budget, build, progress)
+    check = BoardCheck(address, base, profile, budget, build, progress)
+    with check.board() as board:
         found, corrected = proposal, profile
         for _ in range(MOST_PASSES):
             fresh = [candidate for candidate in found.first if candidate.label not in check.measured]
             if not fresh:
                 break
-            check.measure(fresh)
+            check.measure(fresh, board)
             corrected = check.corrected()
             found = propose(corrected)
         kept = tuple(candidate for candidate in found.first if check.meets(candidate))
         if not kept:
             raise InfeasibleBudgetError(_all_missed(check.checked()))
-        int8_ms, fp32_ms = check.both_schemes(kept[-1])
-        return Checked(Proposal(found.feasible, kept, found.considered), corrected, check.checked(), int8_ms, fp32_ms)
+        int8_ms, fp32_ms = check.both_schemes(kept[-1], board)
+        return Checked(Proposal(found.feasible, kept, found.considered), corrected, check, int8_ms, fp32_ms)
 
 
 def _all_missed(checked: Sequence[CheckedCandidate]) -> str:
@@ -111,45 +102,77 @@ def _all_missed(checked: Sequence[CheckedCandidate]) -> str:
     return f"every candidate misses the latency budget when measured on the board with random weights:\n{lines}"
 
 
-class _Check:
-    """What was measured so far."""
+@dataclass(frozen=True)
+class _Board:
+    """A board that is ready, and where the files for it are written here."""
+
+    timer: BoardTimer
+    folder: Path
+
+
+class BoardCheck:
+    """Times candidates on a board, and knows what was measured so far."""
 
     def __init__(
         self,
-        timer: BoardTimer,
-        folder: Path,
+        address: BoardAddress,
         base: LatencyModel,
         profile: DeviceProfile,
         budget: Budget,
         build: Build,
         progress: Progress,
     ) -> None:
-        self.timer, self.folder, self.base, self.profile = timer, folder, base, profile
+        self.address, self.base, self.profile = address, base, profile
         self.limits, self.build, self.progress = budget.constraints(), build, progress
         self.measured: dict[str, tuple[Candidate, float, float]] = {}
         """Candidate, median and p90 in ms, by label."""
 
-    def measure(self, candidates: Sequence[Candidate]) -> None:
+    @contextmanager
+    def board(self) -> Iterator[_Board]:
+        """The board, connected and provisioned."""
+        runtime = self.profile.operating_point.runtime
+        with (
+            timer_on(self.address, self.profile, runtime, self.progress) as timer,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            yield _Board(timer, Path(folder))
+
+    def admit(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """Those that meet the latency limits on the board; what was not measured yet is measured now.
+
+        Raises:
+            BoardError: the board failed.
+        """
+        fresh = [candidate for candidate in candidates if candidate.label not in self.measured]
+        if fresh:
+            with self.board() as board:
+                self.measure(fresh, board)
+        for candidate in fresh:
+            if reason := self._misses(candidate.label):
+                self.progress.update(f"{candidate.label} is left out: {reason}")
+        return tuple(candidate for candidate in candidates if self.meets(candidate))
+
+    def measure(self, candidates: Sequence[Candidate], board: _Board) -> None:
         """Time candidates in interleaved rounds."""
-        self.progress.stage("board", f"{len(candidates)} candidates with random weights on {self.timer.session.name}")
+        self.progress.stage("board", f"{len(candidates)} candidates with random weights on {board.timer.session.name}")
         files = {f"candidate-{len(self.measured) + i}-int8": (one, SCHEME) for i, one in enumerate(candidates)}
-        for candidate, (median, p90) in zip(candidates, self._timed(files), strict=True):
+        for candidate, (median, p90) in zip(candidates, self._timed(files, board), strict=True):
             self.measured[candidate.label] = (candidate, median, p90)
             predicted = predict(self.base, operator_list(self.build(candidate)))
             self.progress.update(f"{candidate.label}: predicted {predicted.value:.4g} ms, measured {median:.4g} ms")
 
-    def _timed(self, files: Mapping[str, tuple[Candidate, RandomScheme]]) -> list[tuple[float, float]]:
-        suffix = self.timer.environment.runtime
+    def _timed(self, files: Mapping[str, tuple[Candidate, RandomScheme]], board: _Board) -> list[tuple[float, float]]:
+        suffix = board.timer.environment.runtime
         wanted = {
             f"{name}.{suffix}": partial(_write, self.build(candidate), scheme)
             for name, (candidate, scheme) in files.items()
         }
-        written = write_random_files(wanted, self.folder, self.progress)
-        remote = self.timer.put({name: path for name, (path, _) in written.items()}, "candidates")
+        written = write_random_files(wanted, board.folder, self.progress)
+        remote = board.timer.put({name: path for name, (path, _) in written.items()}, "candidates")
         rounds: list[list[tuple[float, float]]] = [[] for _ in written]
         for _ in range(ROUNDS):
             for index, (name, (_, sha256)) in enumerate(written.items()):
-                timing = self.timer.time(f"{remote}/{name}", sha256, ROUND_SECONDS)
+                timing = board.timer.time(f"{remote}/{name}", sha256, ROUND_SECONDS)
                 rounds[index].append((timing.median_ms, timing.p90_ms))
         return [(level_of([median for median, _ in one])[0], level_of([p90 for _, p90 in one])[0]) for one in rounds]
 
@@ -196,11 +219,30 @@ class _Check:
             rows.append(CheckedCandidate(candidate, before.value, before.low, before.high, median, not reason, reason))
         return tuple(rows)
 
-    def both_schemes(self, candidate: Candidate) -> tuple[float, float]:
+    def findings(self) -> dict[str, Any]:
+        """What the report keeps: a row for each candidate that was measured, and the labels of those that missed."""
+        checked = self.checked()
+        return {
+            "rows": [one.row() for one in checked],
+            "missed": [one.candidate.label for one in checked if not one.kept],
+        }
+
+    def both_schemes(self, candidate: Candidate, board: _Board) -> tuple[float, float]:
         """Median latency of one candidate in int8 and in fp32, in ms, from the same rounds."""
         self.progress.stage("int8 pays?", candidate.label)
-        (int8, _), (fp32, _) = self._timed({"pays-int8": (candidate, SCHEME), "pays-fp32": (candidate, "fp32")})
+        (int8, _), (fp32, _) = self._timed({"pays-int8": (candidate, SCHEME), "pays-fp32": (candidate, "fp32")}, board)
         return int8, fp32
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the board left of a proposal, the profile with the model corrected for this run, and the int8 check."""
+
+    proposal: Proposal
+    profile: DeviceProfile
+    check: BoardCheck
+    int8_ms: float | None
+    fp32_ms: float | None
 
 
 def _write(architecture: Architecture, scheme: RandomScheme, path: Path) -> None:

@@ -18,7 +18,7 @@ from edgekd.pipeline.boards.timing import BoardAddress
 from edgekd.pipeline.console import Progress
 from edgekd.pipeline.distillation.teaching import check_teaching
 from edgekd.pipeline.distillation.tune import choice_of, require_tuner
-from edgekd.pipeline.fitting.board_check import Checked, check_on_board
+from edgekd.pipeline.fitting.board_check import BoardCheck, Checked, check_on_board
 from edgekd.pipeline.fitting.search import SearchSpace, first_asked
 from edgekd.pipeline.fitting.user_space import Int8Space, UserSpace, space_of
 from edgekd.pipeline.quantization.options import require_consistent
@@ -30,7 +30,10 @@ from edgekd.train.objectives import OUTPUTS_IN_WORDS
 
 @dataclass(frozen=True)
 class Prepared:
-    """A profile's fit before training. `findings`: by stage, what the report is to keep of it."""
+    """A profile's fit before training.
+
+    `findings`: by stage, what the report is to keep of it; `board`: times what the search comes upon later.
+    """
 
     settings: Settings
     recipe: Recipe
@@ -38,6 +41,7 @@ class Prepared:
     space: StudentSpace
     proposal: Proposal
     findings: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    board: BoardCheck | None = None
 
     def search_space(self) -> SearchSpace:
         """What a search chooses from: every candidate that meets the budget and that the board did not rule out."""
@@ -102,6 +106,7 @@ def prepare(settings: Settings, recipe: Recipe, task: Task, board: BoardAddress 
         first = {one.label: one for one in (*among.sizes[: among.grow], *spread)}.values()
         return Proposal(found.feasible, tuple(sorted(first, key=lambda one: one.macs)), found.considered)
 
+    check: BoardCheck | None = None
     if board is None:
         proposal = proposed(settings.profile)
         findings = {"int8-pays": _int8_predicted(settings.profile, proposal, task)}
@@ -115,15 +120,15 @@ def prepare(settings: Settings, recipe: Recipe, task: Task, board: BoardAddress 
             board,
             progress,
         )
-        proposal, settings = checked.proposal, replace(settings, profile=checked.profile)
-        findings = {"board-check": _board_findings(checked), "int8-pays": _int8_measured(checked)}
+        proposal, settings, check = checked.proposal, replace(settings, profile=checked.profile), checked.check
+        findings = {"board-check": check.findings(), "int8-pays": _int8_measured(checked)}
     progress.update(
         f"{len(proposal.feasible)} of {proposal.considered} students fit; {len(proposal.first)} to try first"
     )
     if findings["int8-pays"].get("faster") is False:
         progress.warn(findings["int8-pays"]["reason"])
     _warn_of_unpredicted(settings, proposal, progress)
-    return Prepared(settings, recipe, task, space, proposal, findings)
+    return Prepared(settings, recipe, task, space, proposal, findings, check)
 
 
 def _first(profile: DeviceProfile, proposed: Any) -> Proposal:
@@ -161,12 +166,6 @@ def _warn_of_unpredicted(settings: Settings, proposal: Proposal, progress: Progr
             f"{settings.profile.name} has no latency model of fp32, so nothing predicts {' and '.join(unknown)} of "
             "students with layers in float: only a board can decide"
         )
-
-
-def _board_findings(checked: Checked) -> dict[str, Any]:
-    rows = [one.row() for one in checked.candidates]
-    missed = [one.candidate.label for one in checked.candidates if not one.kept]
-    return {"rows": rows, "missed": missed}
 
 
 def _int8_measured(checked: Checked) -> dict[str, Any]:

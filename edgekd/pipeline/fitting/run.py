@@ -102,10 +102,15 @@ class FitRun:
         def judge(student: Student, candidate: Candidate) -> tuple[bool, ...]:
             return self._right(student)
 
-        selection = Selection(train, judge, self.names, distill.training, self.progress, self.stages)
+        board = self.plan.board
+        admit = tuple if board is None else board.admit
+        selection = Selection(train, judge, self.names, distill.training, self.progress, self.stages, admit)
         if self.recipe.student.search == "ladder":
             return selection.ladder(self.plan.proposal.first)
-        return selection.halving(self.plan.search_space())
+        selected = selection.halving(self.plan.search_space())
+        if board is not None:
+            self.stages.remark("board-check", board.findings())
+        return selected
 
     def _right(self, student: Student) -> tuple[bool, ...]:
         """Whether a student is right, for each validation input in order."""
