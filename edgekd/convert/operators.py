@@ -96,13 +96,20 @@ def _operator(graph: Graph, entry: TypedNode, inputs: tuple[str, ...]) -> Operat
     biases = entry.bias.elements if entry.bias is not None else 0
     output = graph.tensors[entry.outputs[0]]
     kind = _kind(graph, entry)
-    macs = 0
+    macs, taps = 0, 1
     if kind == "dense":
         rows = math.prod(output.shape[:-1]) if output.shape else 1
         macs = weights * max(rows, 1)
     elif kind in ("conv", "pointwise", "depthwise"):
         macs = weights * _positions(graph, output)
-    return Operator(entry.node.name, kind, macs, weights, biases, inputs, entry.outputs[0])
+        taps = _taps(graph, entry)
+    return Operator(entry.node.name, kind, macs, weights, biases, inputs, entry.outputs[0], taps)
+
+
+def _taps(graph: Graph, entry: TypedNode) -> int:
+    """Height times width of a convolution's kernel."""
+    shape = entry.weight.shape if entry.weight is not None else ()
+    return math.prod(shape[1:3] if graph.format == "tflite" else shape[2:])
 
 
 def _positions(graph: Graph, output: GraphTensor) -> int:

@@ -110,7 +110,8 @@ def operator_list(architecture: Architecture) -> OperatorList:
         for position, one in enumerate(block.convolutions):
             height, width = one.output_size(height, width)
             name, weights, positions = f"blocks.{index}.{position}", one.weights, height * width
-            operators.append(Operator(name, one.kind, weights * positions, weights, one.out_channels, (current,), name))
+            macs, taps = weights * positions, one.kernel[0] * one.kernel[1]
+            operators.append(Operator(name, one.kind, macs, weights, one.out_channels, (current,), name, taps))
             tensors[name] = one.out_channels * positions
             current = name
         if block.residual:

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgekd.core.latency_features import fitted_features
+from edgekd.core.latency_features import Kernels, fitted_features
 from edgekd.core.latency_fit import fit_latency_model
 from edgekd.core.latency_model import predict
 from edgekd.core.latency_transfer import scaled
 from edgekd.core.operators import OperatorList
 from edgekd.records import HeldOut, LatencyModel
 
-TILES = (None, 4, 8, 16, 32)
-"""Widths of kernels considered: NEON, SSE and AVX-512 kernels compute 8, 16 or 32 channels at once, some 4."""
+KERNELS = (Kernels(), *(Kernels(tile, indirect) for tile in (4, 8, 16, 32) for indirect in (False, True)))
+"""What is considered: NEON, SSE and AVX-512 kernels compute 8, 16 or 32 channels at once, some 4."""
 
 
 def fit_operator_model(
@@ -23,9 +23,9 @@ def fit_operator_model(
     latencies_ms: Sequence[float],
     about: LatencyModel,
     confidence: float = 0.9,
-    tiles: Sequence[int | None] = TILES,
+    among: Sequence[Kernels] = KERNELS,
 ) -> LatencyModel:
-    """The latency model of measured students, with the tile whose plain sum predicts best what was left out.
+    """The latency model of measured students, with the kernels whose plain sum predicts best what was left out.
 
     Kinds of operators that none of them held keep the costs of `about`, scaled by how much slower or faster than
     `about` the measured ones were; the hull knows that they were not seen.
@@ -35,18 +35,19 @@ def fit_operator_model(
         latencies_ms: the median latency of each.
         about: whose figures they are; its fitted fields are replaced.
         confidence: share of new models that the interval is to hold.
-        tiles: the widths to choose from.
+        among: the kernels to choose from.
 
     Raises:
         ValueError: fewer than 4 models.
     """
 
-    def fit(tile: int | None, additive_only: bool) -> LatencyModel:
-        rows = [fitted_features(operators, about.scheme, tile) for operators in lists]
-        return fit_latency_model(rows, latencies_ms, about.model_copy(update={"tile": tile}), confidence, additive_only)
+    def fit(kernels: Kernels, additive_only: bool) -> LatencyModel:
+        rows = [fitted_features(operators, about.scheme, kernels) for operators in lists]
+        seen = about.model_copy(update=kernels._asdict())
+        return fit_latency_model(rows, latencies_ms, seen, confidence, additive_only)
 
-    errors = {tile: fit(tile, additive_only=True).held_out_mape_percent or math.inf for tile in tiles}
-    best = fit(min(errors, key=lambda tile: errors[tile]), additive_only=False)
+    errors = {kernels: fit(kernels, additive_only=True).held_out_mape_percent or math.inf for kernels in among}
+    best = fit(min(errors, key=lambda kernels: errors[kernels]), additive_only=False)
     scale = math.exp(float(np.median(_log_ratios(about, lists, latencies_ms)))) if about.costs else 1.0
     unseen = {kind: scaled(cost, scale) for kind, cost in about.costs.items() if kind not in best.costs}
     hull = best.hull | {f"count.{kind}": (0.0, 0.0) for kind in unseen}

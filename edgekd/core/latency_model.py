@@ -13,7 +13,7 @@ from itertools import chain
 
 import numpy as np
 
-from edgekd.core.latency_features import COST_OF, column_of, cost_features
+from edgekd.core.latency_features import COST_OF, column_of, cost_features, kernels_of
 from edgekd.core.latency_fit import predictor_of
 from edgekd.core.latency_interval import interval
 from edgekd.core.operators import Operator, OperatorList
@@ -36,7 +36,7 @@ def predict_all(model: LatencyModel, lists: Sequence[OperatorList], confidence: 
     Raises:
         ConfigurationError: the model has no cost for a kind of operator in one of the lists.
     """
-    return _predict_rows(model, [cost_features(one, model.scheme, model.tile) for one in lists], confidence)
+    return _predict_rows(model, [cost_features(one, model.scheme, kernels_of(model)) for one in lists], confidence)
 
 
 def predict_features(model: LatencyModel, values: Mapping[str, float], confidence: float | None = None) -> Estimate:
@@ -99,7 +99,7 @@ def operator_latencies_ms(model: LatencyModel, operators: OperatorList) -> list[
     parts = [
         sum(
             amount * _price(model, name)
-            for name, amount in cost_features(_alone(operators, operator), model.scheme, model.tile).items()
+            for name, amount in cost_features(_alone(operators, operator), model.scheme, kernels_of(model)).items()
         )
         for operator in operators.operators
     ]

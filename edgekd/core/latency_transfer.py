@@ -100,7 +100,7 @@ def carry(
 
 
 def carried_model(base: LatencyModel, carried: Carried, about: LatencyModel) -> LatencyModel:
-    """`base` with every price carried over; what it was fitted to (hull, widening, tile) stays."""
+    """`base` with every price carried over; what it was fitted to (hull, widening, kernels) stays."""
     scale, costs = carried.scale, {}
     for kind, cost in base.costs.items():
         per_op = cost.ms_per_op * scale + carried.per_operator
@@ -110,6 +110,7 @@ def carried_model(base: LatencyModel, carried: Carried, about: LatencyModel) -> 
             "overhead_ms": base.overhead_ms * scale + carried.overhead,
             "costs": costs,
             "tile": base.tile,
+            "indirect": base.indirect,
             "hull": base.hull,
             "widening": base.widening,
             "half_width": carried.half_width,

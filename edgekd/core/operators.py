@@ -22,7 +22,8 @@ class Operator(NamedTuple):
     """One executed operator. `inputs` and `output` name activation tensors; weights are counted, not named.
 
     `kind`: `conv` (any convolution that is neither of the next two), `pointwise` (1x1, one group), `depthwise`
-    (as many groups as input channels), `dense`, `add`, `pool` (global or windowed), or `other`.
+    (as many groups as input channels), `dense`, `add`, `pool` (global or windowed), or `other`. `taps`: height times
+    width of a convolution's kernel.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Operator(NamedTuple):
     biases: int
     inputs: tuple[str, ...]
     output: str
+    taps: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,8 @@ class LatencyModel(Record):
     are the board's own, with whatever else it had to do.
 
     `tile`: kernels compute so many output channels at once, and a part of a tile takes as long as a whole one; None
-    where MACs are counted as they are. `held_out` is the fit's error table: what `held_out_mape_percent` and
+    where MACs are counted as they are. `indirect`: a convolution's taps are rounded up one by one (see
+    `edgekd.core.latency_features.Kernels`). `held_out` is the fit's error table: what `held_out_mape_percent` and
     `interval_coverage` were computed from.
     """
 
@@ -194,6 +195,7 @@ class LatencyModel(Record):
     overhead_ms: NonNegative
     costs: dict[str, OperatorCost]
     tile: PositiveInt | None = None
+    indirect: bool = False
     half_width: NonNegative
     confidence: Fraction = 0.9
     widening: NonNegative = 0.25

@@ -8,9 +8,10 @@ import pytest
 from edgekd.core.architecture import operator_list
 from edgekd.core.calibration import level_of, quiet_median, sample_levels, tail_ratios, tails
 from edgekd.core.latency_calibration import fit_operator_model, validate, with_error_table
-from edgekd.core.latency_features import TAP_TIERS, cost_features, fitted_features
+from edgekd.core.latency_features import TAP_TIERS, Kernels, cost_features, fitted_features, kernels_of
 from edgekd.core.latency_model import operator_latencies_ms, plain_sum, predict
 from edgekd.core.latency_transfer import transfer_latency_model
+from edgekd.core.operators import Operator, OperatorList
 from edgekd.core.sampled_students import sampled_students
 from edgekd.load import load_profile
 from edgekd.records import TimedRound
@@ -20,12 +21,12 @@ STUDENTS = sampled_students(70, 5)
 LISTS = [operator_list(student.architecture()) for student in STUDENTS]
 
 
-def board(tile, noise=0.02, scale=1.0):
+def board(tile, noise=0.02, scale=1.0, indirect=False):
     """Latencies of a made-up board whose kernels compute `tile` channels at once."""
     random = np.random.default_rng(1)
     times = []
     for operators in LISTS:
-        values = cost_features(operators, "wi8_ai8", tile)
+        values = cost_features(operators, "wi8_ai8", Kernels(tile, indirect))
         work = sum(amount for name, amount in values.items() if name.startswith("tiled."))
         depthwise = values.get("tiled.depthwise", 0.0)
         positions = sum(amount for name, amount in values.items() if name.startswith("positions."))
@@ -69,11 +70,11 @@ def test_throttled_rounds_do_not_count_and_noisy_students_are_left_out():
     assert "single" in levels[2].reason
 
 
-@pytest.mark.parametrize("tile", [8, 16])
-def test_thirty_measurements_find_the_kernels_width_and_predict_the_others(tile):
-    times = board(tile)
+@pytest.mark.parametrize("kernels", [Kernels(8), Kernels(16), Kernels(8, indirect=True)])
+def test_thirty_measurements_find_the_kernels_and_predict_the_others(kernels):
+    times = board(kernels.tile, indirect=kernels.indirect)
     model = fit_operator_model(LISTS[:30], times[:30], ABOUT)
-    assert model.tile == tile
+    assert kernels_of(model) == kernels
     table = validate(model, [s.label for s in STUDENTS[30:]], LISTS[30:], times[30:])
     judged = with_error_table(model, table)
     assert judged.held_out_mape_percent < 8
@@ -93,7 +94,7 @@ def test_kinds_that_were_not_measured_keep_the_base_models_cost_scaled_and_doubt
 
 
 def test_operators_share_the_prediction_but_for_the_overhead():
-    model = fit_operator_model(LISTS[:30], board(16)[:30], ABOUT, tiles=(16,))
+    model = fit_operator_model(LISTS[:30], board(16)[:30], ABOUT, among=(Kernels(16),))
     for one in (model, plain_sum(model)):
         parts, value = operator_latencies_ms(one, LISTS[40]), predict(one, LISTS[40]).value
         assert min(parts) >= 0
@@ -104,7 +105,7 @@ def test_operators_share_the_prediction_but_for_the_overhead():
 
 @pytest.fixture(scope="module")
 def measured_base():
-    return fit_operator_model(LISTS[:40], board(16)[:40], ABOUT, tiles=(16,)).model_copy(
+    return fit_operator_model(LISTS[:40], board(16)[:40], ABOUT, among=(Kernels(16),)).model_copy(
         update={"provenance": "measured"}
     )
 
@@ -127,15 +128,21 @@ def test_a_model_is_carried_to_a_slower_board_with_few_measurements(measured_bas
 
 def test_features_see_how_kernels_work_and_grow_with_the_work():
     operators = LISTS[3]
-    plain, tiled = cost_features(operators, "wi8_ai8", None), cost_features(operators, "wi8_ai8", 16)
+    plain, tiled = cost_features(operators, "wi8_ai8", Kernels()), cost_features(operators, "wi8_ai8", Kernels(16))
     assert set(plain) < set(tiled)
     assert "panels.depthwise" not in tiled
     for kind in ("conv", "pointwise", "depthwise"):
         assert tiled[f"tiled.{kind}"] >= plain[f"macs.{kind}"] * (1 - 1e-12)
-    fitted = fitted_features(operators, "wi8_ai8", 16)
+    fitted = fitted_features(operators, "wi8_ai8", Kernels(16))
     assert not [name for name in fitted if name.startswith("macs.")]
     narrow = [one for one, student in zip(LISTS, STUDENTS, strict=True) if student.choices["kernel"] == TAP_TIERS[0]]
     assert narrow
+
+
+def test_an_indirect_convolution_rounds_up_each_tap_and_a_long_sum_only_once():
+    stem = OperatorList((Operator("a", "conv", 900, 90, 10, ("x",), "y", 9),), {"x": 10, "y": 100}, ("x",), ("y",))
+    for kernels, sum_length in ((Kernels(2), 16), (Kernels(2, indirect=True), 9 * 8)):
+        assert cost_features(stem, "wi8_ai8", kernels)["tiled.conv"] == pytest.approx(10 * 10 * sum_length / 1e6)
 
 
 def test_too_few_measurements_are_refused():

@@ -9,7 +9,7 @@ import pytest
 
 from edgekd.core.architecture import Architecture, operator_list
 from edgekd.core.costs import KIB, MIB, file_size, latency_model_for, peak_memory, predict_all_costs, predict_costs
-from edgekd.core.latency_features import fitted_features
+from edgekd.core.latency_features import Kernels, fitted_features
 from edgekd.core.latency_fit import fit_latency_model
 from edgekd.core.spaces import SPACES, every_choice
 from edgekd.load import load_profile
@@ -77,7 +77,7 @@ def test_students_costed_in_one_go_cost_what_each_costs_alone():
     profile = load_profile("rpi4")
     prior = latency_model_for(profile, "wi8_ai8")
     assert prior is not None
-    rows = [fitted_features(one, "wi8_ai8", 16) for one in lists[::100]]
+    rows = [fitted_features(one, "wi8_ai8", Kernels(16)) for one in lists[::100]]
     fitted = fit_latency_model(
         rows, [1.0 + row["tiled.pointwise"] for row in rows], prior.model_copy(update={"tile": 16})
     )

@@ -136,6 +136,7 @@ def _about(
         overhead_ms=base.overhead_ms if base else 0.0,
         costs=base.costs if base else {},
         tile=base.tile if base else None,
+        indirect=base.indirect if base else False,
         half_width=0.0,
         samples=0,
         measured_by=getpass.getuser(),
