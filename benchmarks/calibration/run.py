@@ -2,7 +2,8 @@
 
 30 students with random weights are measured and fitted by `edgekd calibrate`; 20 others, drawn from wider ranges
 (input sizes, widths, depths and expansions beyond those calibrated on; kernels as the spaces offer them), are then
-timed by the same interleaved rounds and predicted from the new profile. One row a seed is appended to rows.jsonl; a
+timed by the same interleaved rounds and predicted from the new profile; beside it, from the same timings, by a model
+that knows nothing of indirect convolutions. One row a seed is appended to rows.jsonl; a
 seed that is there is not run again.
 
     python benchmarks/calibration/run.py --seeds 1 --minutes 5
@@ -24,13 +25,14 @@ import numpy as np
 from edgekd.cli.console import ConsoleProgress
 from edgekd.core.architecture import operator_list
 from edgekd.core.calibration import level_of
-from edgekd.core.latency_calibration import validate
-from edgekd.core.sampled_students import SampledStudent
+from edgekd.core.latency_calibration import KERNELS, fit_operator_model, validate
+from edgekd.core.sampled_students import SampledStudent, sampled_students
 from edgekd.core.spaces import SPACES
 from edgekd.load import load_profile
 from edgekd.pipeline.boards.calibrate import CalibrateOptions, calibrate
 from edgekd.pipeline.boards.calibration_rounds import write_student
 from edgekd.pipeline.boards.timing import BoardAddress, timer_on, write_random_files
+from edgekd.records import HeldOut
 
 ROWS = Path(__file__).with_name("rows.jsonl")
 NATIVE = {
@@ -80,20 +82,32 @@ def run(seed: int, students: int, others: int, minutes: float) -> dict:
             CalibrateOptions("host", BoardAddress("local"), minutes, "tflite", out, students, seed), progress
         )
         model = calibration.latency_model
+        fitted = [one for one in calibration.samples if one.role != "excluded"]
         wider = wider_students(others, seed)
         latencies = measured(wider, 6, progress)
-    table = validate(model, [s.label for s in wider], [operator_list(s.architecture()) for s in wider], latencies)
-    errors = np.array([abs(row.predicted_ms / row.measured_ms - 1) for row in table])
+    labels, lists = [s.label for s in wider], [operator_list(s.architecture()) for s in wider]
+    table = validate(model, labels, lists, latencies)
+    errors = errors_of(table)
+    by_label = {one.label: operator_list(one.architecture()) for one in sampled_students(students, seed)}
+    long_sums = fit_operator_model(
+        [by_label[one.label] for one in fitted],
+        [one.level_ms for one in fitted],
+        model,
+        among=[kernels for kernels in KERNELS if not kernels.indirect],
+    )
     return {
         "seed": seed,
         "calibrated_on": model.samples,
         "excluded": calibration.excluded,
         "tile": model.tile,
+        "indirect": model.indirect,
+        "tails": model.tails,
         "half_width": model.half_width,
         "held_out_third_mape_percent": model.held_out_mape_percent,
         "held_out_third_coverage": model.interval_coverage,
         "others": len(table),
         "mape_percent": 100 * float(errors.mean()),
+        "mape_percent_without_indirect": 100 * float(errors_of(validate(long_sums, labels, lists, latencies)).mean()),
         "median_error_percent": 100 * float(np.median(errors)),
         "coverage": sum(row.covered for row in table) / len(table),
         "latency_range_ms": [min(latencies), max(latencies)],
@@ -101,7 +115,13 @@ def run(seed: int, students: int, others: int, minutes: float) -> dict:
         "load_average": os.getloadavg()[1],
         "machine": platform.machine(),
         "rows": [row.model_dump() for row in table],
+        "fitted": [{"label": one.label, "level_ms": one.level_ms} for one in fitted],
     }
+
+
+def errors_of(table: tuple[HeldOut, ...]) -> np.ndarray:
+    """How far each prediction lies off, a fraction of what was measured."""
+    return np.array([abs(row.predicted_ms / row.measured_ms - 1) for row in table])
 
 
 def main() -> None:
