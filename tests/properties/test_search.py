@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edgekd.core.architecture import operator_list
 from edgekd.core.costs import predict_costs
 from edgekd.core.latency_calibration import fit_operator_model
+from edgekd.core.latency_features import Kernels
 from edgekd.core.propose import LOWER_LIMITS, propose
 from edgekd.core.sampled_students import sampled_students
 from edgekd.core.search import Search, short_schedule
@@ -30,7 +31,7 @@ def calibrated():
     students = sampled_students(24, 3)
     lists = [operator_list(student.architecture()) for student in students]
     times = [0.001 + 0.02 * one.macs / 1e6 + 0.0004 * len(one.operators) for one in lists]
-    model = fit_operator_model(lists, times, HOST.latency_models[0], tiles=(16,))
+    model = fit_operator_model(lists, times, HOST.latency_models[0], among=(Kernels(16),))
     return HOST.model_copy(update={"latency_models": (model.model_copy(update={"provenance": "measured"}),)})
 
 

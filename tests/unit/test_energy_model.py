@@ -8,6 +8,7 @@ from edgekd.core.costs import predict_costs
 from edgekd.core.energy import LEAST_WINDOWS
 from edgekd.core.energy_model import energy_model_for, fit_energy_model, hindrances, predict_energy
 from edgekd.core.latency_calibration import fit_operator_model
+from edgekd.core.latency_features import Kernels
 from edgekd.core.latency_model import predict
 from edgekd.core.sampled_students import sampled_students
 from edgekd.load import dump_toml, load_profile
@@ -16,7 +17,7 @@ from edgekd.records import Budget, EnergyReading
 HOST = load_profile("host")
 LISTS = [operator_list(student.architecture()) for student in sampled_students(40, 2)]
 TIMES = [0.001 + 0.03 * one.macs / 1e6 + 0.0005 * len(one.operators) for one in LISTS]
-LATENCY = fit_operator_model(LISTS[:20], TIMES[:20], HOST.latency_models[0], tiles=(None,)).model_copy(
+LATENCY = fit_operator_model(LISTS[:20], TIMES[:20], HOST.latency_models[0], among=(Kernels(),)).model_copy(
     update={"provenance": "measured"}
 )
 
