@@ -70,7 +70,7 @@ def test_throttled_rounds_do_not_count_and_noisy_students_are_left_out():
     assert "single" in levels[2].reason
 
 
-@pytest.mark.parametrize("kernels", [Kernels(8), Kernels(16), Kernels(8, indirect=True)])
+@pytest.mark.parametrize("kernels", [Kernels(16), Kernels(8, indirect=True)])
 def test_thirty_measurements_find_the_kernels_and_predict_the_others(kernels):
     times = board(kernels.tile, indirect=kernels.indirect)
     model = fit_operator_model(LISTS[:30], times[:30], ABOUT)
