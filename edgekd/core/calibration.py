@@ -13,10 +13,7 @@ from edgekd.core.latency_calibration import fit_operator_model, validate, with_e
 from edgekd.core.sampled_students import SampledStudent
 from edgekd.core.statistics import percentile
 from edgekd.errors import BoardError
-from edgekd.records import TAIL_NAMES, LatencyModel, SampleLevel, TailName, TimedRound
-
-Ratio = tuple[float, float, float]
-"""Value, lower and upper end."""
+from edgekd.records import TAIL_NAMES, LatencyModel, SampleLevel, TailName, TailRatio, TimedRound
 
 LEAST_STUDENTS = 12
 DOUBT_TO_EXCLUDE = 0.10
@@ -26,6 +23,9 @@ HELD_OUT_EVERY = 3
 BLOCKS, LEAST_IN_BLOCK = 10, 5
 LEAST_ABOVE = 2
 """A percentile of a timing is known where so many of its runs lie above it."""
+
+LEAST_TAILS = 12
+"""Rounds that must know a percentile before the board's ratio is said."""
 
 
 def quiet_median(durations: ArrayLike) -> float:
@@ -52,20 +52,20 @@ def tails(durations: Sequence[float]) -> dict[TailName, float]:
     return {name: percentile(durations, percent) for name, percent in known.items()}
 
 
-def tail_ratios(rounds: Sequence[TimedRound]) -> dict[TailName, Ratio]:
+def tail_ratios(rounds: Sequence[TimedRound]) -> dict[TailName, TailRatio]:
     """Of each percentile over its student's level: the median over all rounds, and what nine in ten of them lie within.
 
     Rounds of students that are too noisy to be fitted count too: what disturbed them will disturb others. A percentile
-    that fewer than `LEAST_STUDENTS` rounds have is left out.
+    that fewer than `LEAST_TAILS` rounds have is left out.
     """
-    found: dict[TailName, Ratio] = {}
+    found: dict[TailName, TailRatio] = {}
     cool = [one for one in rounds if not one.throttled]
     level = {
         one.student: level_of([other.median_ms for other in cool if other.student == one.student])[0] for one in cool
     }
     for name in TAIL_NAMES.values():
         ratios = [one.tails_ms[name] / level[one.student] for one in cool if name in one.tails_ms]
-        if len(ratios) < LEAST_STUDENTS:
+        if len(ratios) < LEAST_TAILS:
             continue
         value, low, high = (max(percentile(ratios, at), 1.0) for at in (50, 5, 95))
         found[name] = value, low, high

@@ -24,6 +24,7 @@ from edgekd.records import (
     LatencyModel,
     RuntimeName,
     TailName,
+    TailRatio,
 )
 
 MIB, KIB = 2**20, 2**10
@@ -32,8 +33,8 @@ MIB, KIB = 2**20, 2**10
 # students of 3,000 runs each gave p90 1.01 (1.01 to 1.03 for nine in ten students), p95 1.01 (to 1.04), p99 1.19 (to
 # 1.55) on a 2-core x86-64 machine; greatest over least of 201 one-thread runs of ncnn on Pis and Orins is 1.007 in
 # the median and 1.02 at the 95th percentile. The upper ends leave room for a board that has other things to do.
-# A host that others use too had p90 1.3 to 1.9 times (benchmarks/search): a calibration measures the board's own.
-TAIL_RATIOS: dict[TailName, tuple[float, float, float]] = {
+# A host that others use too had p90 1.1 to 1.9 times (benchmarks/search): a calibration measures the board's own.
+TAIL_RATIOS: dict[TailName, TailRatio] = {
     "p90": (1.03, 1.0, 1.15),
     "p95": (1.05, 1.0, 1.25),
     "p99": (1.2, 1.0, 1.8),
@@ -147,7 +148,7 @@ def _between(whole: Estimate, single: Estimate, share: float) -> Estimate:
     )
 
 
-def tail_ratio(model: LatencyModel, percentile: int) -> tuple[float, float, float]:
+def tail_ratio(model: LatencyModel, percentile: int) -> TailRatio:
     """A percentile (90, 95 or 99) over the median: value, lower and upper end; the model's own, or `TAIL_RATIOS`.
 
     Never below a lower percentile's: only that may be the model's own.

@@ -59,6 +59,7 @@ from edgekd.records.profile import (
     Soc,
     Sourced,
     TailName,
+    TailRatio,
 )
 from edgekd.records.recipe import (
     Distillation,
@@ -186,6 +187,7 @@ __all__ = [
     "Sourced",
     "TAIL_NAMES",
     "TailName",
+    "TailRatio",
     "Stage",
     "StudentChoice",
     "TaskChoice",

@@ -167,6 +167,8 @@ class MeasuredWork(Record):
 
 TailName = Literal["p90", "p95", "p99"]
 TAIL_NAMES: dict[int, TailName] = {90: "p90", 95: "p95", 99: "p99"}
+TailRatio = tuple[Positive, Positive, Positive]
+"""A percentile over the median: value, lower and upper end."""
 
 
 class LatencyModel(Record):
@@ -205,7 +207,7 @@ class LatencyModel(Record):
     interval_coverage: Fraction | None = None
     held_out: tuple[HeldOut, ...] = ()
     measured: MeasuredWork | None = None
-    tails: dict[TailName, tuple[Positive, Positive, Positive]] = {}
+    tails: dict[TailName, TailRatio] = {}
     measured_by: str = ""
     measured_on: str = ""
     source: Annotated[str, Field(min_length=3)]
@@ -220,9 +222,7 @@ class LatencyModel(Record):
 
     @field_validator("tails")
     @classmethod
-    def _ends_around_the_value(
-        cls, tails: dict[TailName, tuple[float, float, float]]
-    ) -> dict[TailName, tuple[float, float, float]]:
+    def _ends_around_the_value(cls, tails: dict[TailName, TailRatio]) -> dict[TailName, TailRatio]:
         for name, (value, low, high) in tails.items():
             if not 1 <= low <= value <= high:
                 raise ValueError(f"{name} = [{value:g}, {low:g}, {high:g}]: needs 1 <= lower end <= value <= upper end")

@@ -29,7 +29,6 @@ Judge = Callable[[Student, Candidate], tuple[bool, ...]]
 NameOf = Callable[[str, str], str]
 """The stage's name for a prefix and a candidate's label; the same two always get the same name."""
 
-
 Admit = Callable[[Sequence[Candidate]], tuple[Candidate, ...]]
 """Those of some candidates that may be trained: where there is a board, those that meet the limits on it."""
 
