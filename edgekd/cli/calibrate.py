@@ -118,7 +118,7 @@ def _print(calibration: Calibration, console: Console) -> None:
         told = ", ".join(
             f"{name} {value:.3g} ({low:.3g} to {high:.3g})" for name, (value, low, high) in model.tails.items()
         )
-        console.print(f"tail over the median (in brackets nine of ten rounds): {told}", soft_wrap=True)
+        console.print(f"over the quiet median (in brackets nine of ten rounds): {told}", soft_wrap=True)
     energy = calibration.energy_model
     if energy is not None:
         console.print(

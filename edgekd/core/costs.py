@@ -29,12 +29,13 @@ from edgekd.records import (
 
 MIB, KIB = 2**20, 2**10
 
-# Ratio of a percentile to the median: value, lower and upper end. Quiet machines stay near the lower end: 40 int8
+# Ratio of a percentile to the quiet median: value, lower and upper end. Quiet machines stay near the lower end: 40 int8
 # students of 3,000 runs each gave p90 1.01 (1.01 to 1.03 for nine in ten students), p95 1.01 (to 1.04), p99 1.19 (to
 # 1.55) on a 2-core x86-64 machine; greatest over least of 201 one-thread runs of ncnn on Pis and Orins is 1.007 in
 # the median and 1.02 at the 95th percentile. The upper ends leave room for a board that has other things to do.
 # A host that others use too had p90 1.1 to 1.9 times (benchmarks/search): a calibration measures the board's own.
 TAIL_RATIOS: dict[TailName, TailRatio] = {
+    "p50": (1.0, 1.0, 1.0),
     "p90": (1.03, 1.0, 1.15),
     "p95": (1.05, 1.0, 1.25),
     "p99": (1.2, 1.0, 1.8),
@@ -105,7 +106,7 @@ def predict_all_costs(
         for costs, median in zip(found, predict_all(model, lists, CONFIDENCE), strict=True):
             costs.update((name, at_percentile(model, median, percentile)) for name, percentile in wanted)
             if budget.fps is not None:
-                costs["fps"] = frames_per_second(median)
+                costs["fps"] = frames_per_second(at_percentile(model, median, 50))
     energy = energy_model_for(profile, scheme, runtime)
     if budget.energy_mj is not None and energy is not None and energy.grade in JUDGED_GRADES:
         predicted = predict_energies(profile, lists, scheme, runtime, CONFIDENCE)
@@ -149,7 +150,7 @@ def _between(whole: Estimate, single: Estimate, share: float) -> Estimate:
 
 
 def tail_ratio(model: LatencyModel, percentile: int) -> TailRatio:
-    """A percentile (90, 95 or 99) over the median: value, lower and upper end; the model's own, or `TAIL_RATIOS`.
+    """A percentile (50, 90, 95 or 99) over the quiet median: value and ends; the model's own, or `TAIL_RATIOS`.
 
     Never below a lower percentile's: only that may be the model's own.
     """
@@ -159,22 +160,22 @@ def tail_ratio(model: LatencyModel, percentile: int) -> TailRatio:
 
 
 def at_percentile(model: LatencyModel, median: Estimate, percentile: int) -> Estimate:
-    """A latency percentile (50, 90, 95 or 99), in ms, from the median's estimate by a model. See `tail_ratio`.
+    """A latency percentile (50, 90, 95 or 99), in ms, from the quiet median's estimate by a model. See `tail_ratio`.
 
     Raises:
         ConfigurationError: no ratio is known for that percentile.
     """
-    if percentile == 50:
-        return median
     if percentile not in TAIL_NAMES:
-        raise ConfigurationError(f"no prediction for the {percentile}th percentile; known: 50, {sorted(TAIL_NAMES)}")
+        raise ConfigurationError(f"no prediction for the {percentile}th percentile; known: {sorted(TAIL_NAMES)}")
     ratio, low, high = tail_ratio(model, percentile)
+    if high == 1:
+        return median
     return median.model_copy(
         update={
             "value": median.value * ratio,
             "low": median.low * low,
             "high": median.high * high,
-            "source": f"{median.source}; p{percentile} is {ratio:g} ({low:g} to {high:g}) times the median",
+            "source": f"{median.source}; p{percentile} is {ratio:g} ({low:g} to {high:g}) times the quiet median",
         }
     )
 

@@ -85,18 +85,18 @@ def _seen_by_kernels(
     """One operator's MACs in whole tiles, its output positions, and those times tiles of output channels."""
     positions = operator.macs / operator.weights
     channels = operator.biases or operators.tensors[operator.output] / positions
-    length, tiles = operator.weights / channels, math.ceil(channels / tile)
+    tiles = math.ceil(channels / tile)
     if operator.kind == "depthwise":
-        length = TAP_TIERS[bisect_left(TAP_TIERS, length)] if length <= TAP_TIERS[-1] else length
+        length = operator.taps if wide_depthwise(operator) else TAP_TIERS[bisect_left(TAP_TIERS, operator.taps)]
     else:
-        taps = operator.taps if indirect else 1
-        length = taps * INNER_TILE * math.ceil(length / taps / INNER_TILE)
+        sums = operator.taps if indirect else 1
+        length = sums * INNER_TILE * math.ceil(operator.weights / channels / sums / INNER_TILE)
     return positions * tile * tiles * length, positions, positions * tiles
 
 
 def wide_depthwise(operator: Operator) -> bool:
     """Whether a depthwise kernel has more taps than any fast kernel is written for."""
-    return operator.kind == "depthwise" and operator.biases > 0 and operator.weights / operator.biases > TAP_TIERS[-1]
+    return operator.kind == "depthwise" and operator.taps > TAP_TIERS[-1]
 
 
 def fitted_features(operators: OperatorList, scheme: str, kernels: Kernels) -> dict[str, float]:

@@ -165,8 +165,8 @@ class MeasuredWork(Record):
         return self
 
 
-TailName = Literal["p90", "p95", "p99"]
-TAIL_NAMES: dict[int, TailName] = {90: "p90", 95: "p95", 99: "p99"}
+TailName = Literal["p50", "p90", "p95", "p99"]
+TAIL_NAMES: dict[int, TailName] = {50: "p50", 90: "p90", 95: "p95", 99: "p99"}
 TailRatio = tuple[Positive, Positive, Positive]
 """A percentile over the median: value, lower and upper end."""
 
@@ -180,8 +180,9 @@ class LatencyModel(Record):
     as fast downwards, and upwards for two e-folds at most. Without `measured` the plain sum is the prediction; with
     it the views of what was measured predict, within the half width around the plain sum.
 
-    `tails`: of a percentile over the median, the value and the lower and upper end, where they were measured: they
-    are the board's own, with whatever else it had to do.
+    The latency that is predicted is the median while the board has nothing else to do. `tails`: of a percentile over
+    it, the value and the lower and upper end, where they were measured: they are the board's own, with whatever else
+    it had to do.
 
     `tile`: kernels compute so many output channels at once, and a part of a tile takes as long as a whole one; None
     where MACs are counted as they are. `indirect`: a convolution's taps are rounded up one by one (see

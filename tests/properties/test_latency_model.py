@@ -156,7 +156,7 @@ def test_a_prediction_is_overhead_plus_the_operators():
 
 
 @settings(deadline=None)
-@given(st.floats(1e-3, 1e3), st.floats(0.01, 2), st.lists(st.floats(1, 5), max_size=3))
+@given(st.floats(1e-3, 1e3), st.floats(0.01, 2), st.lists(st.floats(1, 5), max_size=4))
 def test_tail_percentiles_are_in_order_and_never_below_the_median(value, half, measured):
     rounds = [
         TimedRound(student=0, round=r, median_ms=value, tails_ms=dict(zip(TAIL_NAMES.values(), tails, strict=False)))
@@ -164,8 +164,8 @@ def test_tail_percentiles_are_in_order_and_never_below_the_median(value, half, m
     ]
     one = model(overhead_ms=value, half_width=half).model_copy(update={"tails": tail_ratios(rounds)})
     median = predict_features(one, {"count.conv": 1.0})
-    tails = [at_percentile(one, median, percentile) for percentile in (50, 90, 95, 99)]
-    assert tails[0] == median
+    tails = [median, *(at_percentile(one, median, percentile) for percentile in (50, 90, 95, 99))]
+    assert measured or tails[1] == median, "a profile that was never calibrated says nothing of what disturbs it"
     for below, above in zip(tails, tails[1:], strict=False):
         assert below.value <= above.value
         assert below.high <= above.high

@@ -166,6 +166,7 @@ def test_tails_are_of_the_students_own_level_over_all_its_rounds():
 
 
 def test_a_percentile_of_few_runs_is_not_known():
-    assert list(tails([1.0] * 19)) == []
-    assert list(tails([1.0] * 20)) == ["p90"]
-    assert list(tails([1.0] * 200)) == ["p90", "p95", "p99"]
+    assert list(tails([1.0] * 3)) == []
+    assert list(tails([1.0] * 19)) == ["p50"]
+    assert list(tails([1.0] * 20)) == ["p50", "p90"]
+    assert list(tails([1.0] * 200)) == ["p50", "p90", "p95", "p99"]

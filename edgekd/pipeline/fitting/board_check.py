@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from edgekd.core.architecture import Architecture, TracedArchitecture, operator_list
@@ -17,7 +18,7 @@ from edgekd.core.latency_model import predict
 from edgekd.core.latency_transfer import transfer_latency_model
 from edgekd.core.propose import Proposal
 from edgekd.errors import ConfigurationError, InfeasibleBudgetError
-from edgekd.pipeline.boards.timing import BoardAddress, BoardTimer, timer_on, write_random_files
+from edgekd.pipeline.boards.timing import BoardAddress, BoardTimer, Timing, timer_on, write_random_files
 from edgekd.pipeline.console import Progress
 from edgekd.records import LATENCY_PERCENTILES, Budget, Candidate, DeviceProfile, LatencyModel, Scheme
 
@@ -30,6 +31,19 @@ MOST_PASSES = 3
 
 Propose = Callable[[DeviceProfile], Proposal]
 Build = Callable[[Candidate], Architecture]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A model's latency on the board in ms, over interleaved rounds.
+
+    `quiet`: the median of the quietest spell, which is what the latency model predicts. `p50` and `p90` are the median
+    over the rounds, with whatever else the board had to do: what a limit is held against.
+    """
+
+    quiet: float
+    p50: float
+    p90: float
 
 
 @dataclass(frozen=True)
@@ -124,8 +138,8 @@ class BoardCheck:
     ) -> None:
         self.address, self.base, self.profile = address, base, profile
         self.limits, self.build, self.progress = budget.constraints(), build, progress
-        self.measured: dict[str, tuple[Candidate, float, float]] = {}
-        """Candidate, median and p90 in ms, by label."""
+        self.measured: dict[str, tuple[Candidate, Timed]] = {}
+        """By label."""
 
     @contextmanager
     def board(self) -> Iterator[_Board]:
@@ -156,12 +170,14 @@ class BoardCheck:
         """Time candidates in interleaved rounds."""
         self.progress.stage("board", f"{len(candidates)} candidates with random weights on {board.timer.session.name}")
         files = {f"candidate-{len(self.measured) + i}-int8": (one, SCHEME) for i, one in enumerate(candidates)}
-        for candidate, (median, p90) in zip(candidates, self._timed(files, board), strict=True):
-            self.measured[candidate.label] = (candidate, median, p90)
+        for candidate, timed in zip(candidates, self._timed(files, board), strict=True):
+            self.measured[candidate.label] = (candidate, timed)
             predicted = predict(self.base, operator_list(self.build(candidate)))
-            self.progress.update(f"{candidate.label}: predicted {predicted.value:.4g} ms, measured {median:.4g} ms")
+            self.progress.update(
+                f"{candidate.label}: predicted {predicted.value:.4g} ms, measured {timed.quiet:.4g} ms"
+            )
 
-    def _timed(self, files: Mapping[str, tuple[Candidate, RandomScheme]], board: _Board) -> list[tuple[float, float]]:
+    def _timed(self, files: Mapping[str, tuple[Candidate, RandomScheme]], board: _Board) -> list[Timed]:
         suffix = board.timer.environment.runtime
         wanted = {
             f"{name}.{suffix}": partial(_write, self.build(candidate), scheme)
@@ -169,12 +185,18 @@ class BoardCheck:
         }
         written = write_random_files(wanted, board.folder, self.progress)
         remote = board.timer.put({name: path for name, (path, _) in written.items()}, "candidates")
-        rounds: list[list[tuple[float, float]]] = [[] for _ in written]
+        rounds: list[list[Timing]] = [[] for _ in written]
         for _ in range(ROUNDS):
             for index, (name, (_, sha256)) in enumerate(written.items()):
-                timing = board.timer.time(f"{remote}/{name}", sha256, ROUND_SECONDS)
-                rounds[index].append((timing.median_ms, timing.p90_ms))
-        return [(level_of([median for median, _ in one])[0], level_of([p90 for _, p90 in one])[0]) for one in rounds]
+                rounds[index].append(board.timer.time(f"{remote}/{name}", sha256, ROUND_SECONDS))
+        return [
+            Timed(
+                quiet=level_of([timing.quiet_ms for timing in one])[0],
+                p50=median(timing.median_ms for timing in one),
+                p90=median(timing.p90_ms for timing in one),
+            )
+            for one in rounds
+        ]
 
     def corrected(self) -> DeviceProfile:
         """The profile with its latency model carried over to what was measured; as it was below two measurements."""
@@ -184,8 +206,8 @@ class BoardCheck:
         source = f"{self.base.source}; corrected by {len(found)} candidates measured for this run"
         model = transfer_latency_model(
             self.base,
-            [operator_list(self.build(candidate)) for candidate, _, _ in found],
-            [median for _, median, _ in found],
+            [operator_list(self.build(candidate)) for candidate, _ in found],
+            [timed.quiet for _, timed in found],
             self.base.model_copy(update={"provenance": "measured", "source": source}),
         )
         # Two or three measurements give Student's t little to go by; around the corrected level the base's own
@@ -198,25 +220,27 @@ class BoardCheck:
         return candidate.label not in self.measured or not self._misses(candidate.label)
 
     def _misses(self, label: str) -> str:
-        _, median, p90 = self.measured[label]
+        _, timed = self.measured[label]
         for name, limit in self.limits.items():
             percentile = LATENCY_PERCENTILES.get(name)
-            value = median if percentile == 50 else p90
+            value = timed.p50 if percentile == 50 else timed.p90
             if percentile in (95, 99):
-                value = max(p90, median * tail_ratio(self.base, percentile)[0])
+                value = max(timed.p90, timed.quiet * tail_ratio(self.base, percentile)[0])
             if percentile is not None and value > limit:
                 return f"{name} {value:.4g} is over {limit:g}"
-            if name == "fps" and 1e3 / median < limit:
-                return f"fps {1e3 / median:.4g} is under {limit:g}"
+            if name == "fps" and 1e3 / timed.p50 < limit:
+                return f"fps {1e3 / timed.p50:.4g} is under {limit:g}"
         return ""
 
     def checked(self) -> tuple[CheckedCandidate, ...]:
         """Predicted and measured, side by side."""
         rows = []
-        for label, (candidate, median, _) in self.measured.items():
+        for label, (candidate, timed) in self.measured.items():
             before = predict(self.base, operator_list(self.build(candidate)))
             reason = self._misses(label)
-            rows.append(CheckedCandidate(candidate, before.value, before.low, before.high, median, not reason, reason))
+            rows.append(
+                CheckedCandidate(candidate, before.value, before.low, before.high, timed.quiet, not reason, reason)
+            )
         return tuple(rows)
 
     def findings(self) -> dict[str, Any]:
@@ -228,10 +252,10 @@ class BoardCheck:
         }
 
     def both_schemes(self, candidate: Candidate, board: _Board) -> tuple[float, float]:
-        """Median latency of one candidate in int8 and in fp32, in ms, from the same rounds."""
+        """Quiet median latency of one candidate in int8 and in fp32, in ms, from the same rounds."""
         self.progress.stage("int8 pays?", candidate.label)
-        (int8, _), (fp32, _) = self._timed({"pays-int8": (candidate, SCHEME), "pays-fp32": (candidate, "fp32")}, board)
-        return int8, fp32
+        int8, fp32 = self._timed({"pays-int8": (candidate, SCHEME), "pays-fp32": (candidate, "fp32")}, board)
+        return int8.quiet, fp32.quiet
 
 
 @dataclass(frozen=True)
