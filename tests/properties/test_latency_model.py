@@ -191,11 +191,12 @@ def test_memory_and_file_grow_with_weights_and_int8_is_the_smaller():
 def test_nonnegative_least_squares_meets_its_optimality_conditions(rows, columns, seed):
     random = np.random.default_rng(seed)
     matrix, target = random.normal(size=(rows, columns)), random.normal(size=rows)
-    weights = nonnegative_least_squares(matrix, target)
-    gradient = matrix.T @ (target - matrix @ weights)
-    assert (weights >= 0).all()
-    assert gradient.max() <= 1e-6 * max(1.0, np.abs(matrix.T @ target).max())
-    assert np.abs(gradient * weights).max() <= 1e-6 * max(1.0, np.abs(target).max() ** 2 * rows)
+    for start in (None, np.maximum(random.normal(size=columns), 0.0)):
+        weights = nonnegative_least_squares(matrix, target, start)
+        gradient = matrix.T @ (target - matrix @ weights)
+        assert (weights >= 0).all()
+        assert gradient.max() <= 1e-6 * max(1.0, np.abs(matrix.T @ target).max())
+        assert np.abs(gradient * weights).max() <= 1e-6 * max(1.0, np.abs(target).max() ** 2 * rows)
 
 
 def board(seed: int, count: int = 24, noise: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
