@@ -28,7 +28,7 @@ SHORT_SHARE = 1 / 3
 
 LEAST_EPOCHS = 4
 FINALISTS = 3
-"""Candidates that are trained whole. Which of two whole runs is better is luck as much as choice (benchmarks/search)."""
+"""Candidates that are trained whole: which whole run ends better is luck as much as choice (benchmarks/search)."""
 
 DRAWN_SHARE = 1 / 2
 """Of the larger half of the candidates, how many are drawn for the first ones to be chosen from."""

@@ -89,7 +89,8 @@ def _students_s(prepared: Prepared, each_s: Sequence[float]) -> float:
         return sum(each_s) + ablation
     full = recipe.distill.training
     more = max(_short_runs(prepared) - len(each_s), 0) * sum(each_s) / len(each_s)
-    return (sum(each_s) + more) * short_schedule(full).epochs / full.epochs + sum(sorted(each_s)[-FINALISTS:]) + ablation
+    short = (sum(each_s) + more) * short_schedule(full).epochs / full.epochs
+    return short + sum(sorted(each_s)[-FINALISTS:]) + ablation
 
 
 def steps_of(schedule: Training, examples: int) -> int:
