@@ -111,6 +111,7 @@ def test_a_governor_that_cannot_be_set_is_an_error_that_says_what_it_takes(tree)
     assert (tree / "devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip() == "ondemand"
 
 
+@pytest.mark.slow
 def test_a_torn_journal_stops_nothing_and_names_no_other_file(tree, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("mine")

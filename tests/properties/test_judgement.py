@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,6 +109,7 @@ def test_measuring_stops_early_only_on_what_is_decided(processes: list[list[floa
         assert judged(budget, measurement(processes))[0].outcome in ("met", "missed")
 
 
+@pytest.mark.slow
 def test_looking_again_and_again_does_not_pass_much_more_than_one_look() -> None:
     random_ = np.random.default_rng(0)
 

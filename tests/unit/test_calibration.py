@@ -70,6 +70,7 @@ def test_throttled_rounds_do_not_count_and_noisy_students_are_left_out():
     assert "single" in levels[2].reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", [Kernels(16), Kernels(8, indirect=True)])
 def test_thirty_measurements_find_the_kernels_and_predict_the_others(kernels):
     times = board(kernels.tile, indirect=kernels.indirect)
@@ -82,6 +83,7 @@ def test_thirty_measurements_find_the_kernels_and_predict_the_others(kernels):
     assert model.samples == 30
 
 
+@pytest.mark.slow
 def test_kinds_that_were_not_measured_keep_the_base_models_cost_scaled_and_doubted():
     signals = [one for one, student in zip(LISTS, STUDENTS, strict=True) if student.space == "ds-cnn"]
     base_ms = [predict(ABOUT, one).value for one in signals]

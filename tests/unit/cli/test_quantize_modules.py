@@ -223,6 +223,7 @@ def test_what_fails_leaves_nothing_behind(place, tmp_path):
         (tmp_path / "new").rmdir() if folder != tmp_path else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["wi8_ai8", "wi8_ai8_symmetric", "wi8_ai16", "wi8", "fp16"])
 def test_weights_that_are_used_twice_are_stored_once(place, tmp_path, scheme):
     result, found = quantize(place, tmp_path / "out", "twice", "images.npy", "--scheme", scheme)

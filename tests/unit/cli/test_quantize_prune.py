@@ -50,6 +50,7 @@ def run(place, out, *arguments):
     return CliRunner().invoke(app, [*command, "--epochs", "1", *arguments])
 
 
+@pytest.mark.slow
 def test_a_pruned_module_goes_through_the_same_chain(place, tmp_path):
     result = run(place, tmp_path / "out", "--prune", "0.6", "--json", "--profile", "rpi4")
     assert result.exit_code == 0, result.output

@@ -32,6 +32,7 @@ def slow(path, runtime):
     return found, [(finding.node, finding.problem) for finding in found.findings]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file_format", "runtime"), [("tflite", "tflite"), ("onnx", "onnxruntime")], ids=["XNNPACK", "onnxruntime"]
 )
