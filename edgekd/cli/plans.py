@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgekd.core.search import FINALISTS
 from edgekd.core.statistics import at_95_percent
 from edgekd.errors import InfeasibleBudgetError
 from edgekd.records import Estimate, FitPlan, Quantization
@@ -40,7 +39,7 @@ def print_plan(plan: FitPlan, console: Console) -> None:
     if plan.search == "halving":
         console.print(
             f"search: at most {plan.short_runs} short runs: sizes in turn until accuracy stops rising, then others of "
-            f"that size and what they speak for; the most promising {FINALISTS} are trained whole",
+            "that size and what they speak for; the most promising is trained whole",
             soft_wrap=True,
         )
     console.print(

@@ -27,9 +27,6 @@ SHORT_SHARE = 1 / 3
 """Of the whole schedule's epochs that a short run gets. A ninth ranked watch-gestures students against their order."""
 
 LEAST_EPOCHS = 4
-FINALISTS = 3
-"""Candidates that are trained whole: which whole run ends better is luck as much as choice (benchmarks/search)."""
-
 DRAWN_SHARE = 1 / 2
 """Of the larger half of the candidates, how many are drawn for the first ones to be chosen from."""
 

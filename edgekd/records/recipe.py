@@ -35,14 +35,14 @@ class StudentChoice(Record):
     """Which space to search, how, and choices to hold fixed in it. `space = "auto"` takes the task's own.
 
     `search = "halving"` gives the sizes of the ladder short distillation runs until accuracy stops rising, then `pool`
-    candidates of that size, and trains the most promising three whole. `"ladder"` trains up to `grow` sizes in turn,
+    candidates of that size, and trains the most promising one whole. `"ladder"` trains up to `grow` sizes in turn,
     smallest viable first, until accuracy stops rising.
     """
 
     space: str = "auto"
     fixed: dict[str, Any] = {}
     search: Literal["ladder", "halving"] = "ladder"
-    pool: PositiveInt = Field(default=4, description="how many candidates get a short run after sizes in turn")
+    pool: PositiveInt = Field(default=10, description="how many candidates get a short run after sizes in turn")
     grow: PositiveInt = Field(default=6, description="how many sizes a ladder tries, smallest viable first")
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgekd.core.propose import ladder, propose
-from edgekd.core.search import FINALISTS, short_schedule
+from edgekd.core.search import short_schedule
 from edgekd.core.spaces import SPACES
 from edgekd.errors import InfeasibleBudgetError
 from edgekd.load import load_profile
@@ -78,18 +78,19 @@ def test_where_only_some_sizes_are_tried_the_search_goes_one_further_and_no_more
 
 
 @pytest.mark.parametrize("pool", [1, 2, 6])
-def test_short_runs_are_as_many_as_the_pool_and_the_best_of_three_whole_runs_is_kept(pool):
+def test_short_runs_are_as_many_as_the_pool_and_one_student_is_trained_whole(pool):
     space = searched(pool=pool)
     selected, trained, remarks = select(rising, lambda selection: selection.halving(space))
     short = short_schedule(FULL).epochs
-    assert [epochs for _, _, epochs in trained] == [short] * (len(space.sizes) + pool) + [FULL.epochs] * FINALISTS
-    best = max((one for _, one, _ in trained[-FINALISTS:]), key=rising)
-    assert selected.candidate == best
-    assert {one.label for _, one, _ in trained[-FINALISTS:]} <= {one.label for _, one, _ in trained[:-FINALISTS]}
+    assert [epochs for _, _, epochs in trained] == [short] * (len(space.sizes) + pool) + [FULL.epochs]
+    assert trained[-1][1] == selected.candidate
     assert len({name for name, _, _ in trained}) == len(trained)
-    ((stage, told),) = remarks
-    assert stage == told["chosen"] == f"student {best.label}"
-    assert told["reason"].endswith(f"most promising after {len(trained) - FINALISTS} short ones")
+    assert remarks == [
+        (
+            trained[-1][0],
+            {"chosen": trained[-1][0], "reason": f"the most promising after {len(trained) - 1} short runs"},
+        )
+    ]
 
 
 def test_what_the_board_does_not_admit_is_not_trained_and_others_take_its_place():
@@ -106,7 +107,7 @@ def test_what_the_board_does_not_admit_is_not_trained_and_others_take_its_place(
     assert {one.label for _, one, _ in trained} == {one.label for one in kept}
     assert selected.candidate in kept
     sizes = [one for one in kept if one in space.sizes[: space.grow]]
-    assert len(trained) == len(sizes) + space.pool + FINALISTS
+    assert len(trained) == len(sizes) + space.pool + 1
 
 
 def test_a_board_that_admits_no_later_candidate_ends_the_search_with_the_best_size():
@@ -116,7 +117,7 @@ def test_a_board_that_admits_no_later_candidate_ends_the_search_with_the_best_si
         lambda selection: selection.halving(space),
         lambda candidates: tuple(one for one in candidates if one in space.sizes),
     )
-    assert {one.label for _, one, _ in trained} == {one.label for one in space.sizes}
+    assert len(trained) == len(space.sizes) + 1
     assert selected.candidate == space.sizes[-1]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgekd.core.architecture import Shape
-from edgekd.core.search import FINALISTS, short_schedule
+from edgekd.core.search import short_schedule
 from edgekd.nn.students import Student
 from edgekd.pipeline.boards.timing import BoardAddress
 from edgekd.pipeline.console import Progress
@@ -82,15 +82,14 @@ def _short_runs(prepared: Prepared) -> int:
 
 
 def _students_s(prepared: Prepared, each_s: Sequence[float]) -> float:
-    """Seconds for all students at most: whole sizes, or short runs and the largest whole ones; and the ablation."""
+    """Seconds for all students at most: whole sizes, or short runs and the largest whole; and the ablation."""
     recipe = prepared.recipe
     ablation = 0.0 if recipe.ablation == "none" else max(each_s)
     if recipe.student.search == "ladder":
         return sum(each_s) + ablation
     full = recipe.distill.training
     more = max(_short_runs(prepared) - len(each_s), 0) * sum(each_s) / len(each_s)
-    short = (sum(each_s) + more) * short_schedule(full).epochs / full.epochs
-    return short + sum(sorted(each_s)[-FINALISTS:]) + ablation
+    return (sum(each_s) + more) * short_schedule(full).epochs / full.epochs + max(each_s) + ablation
 
 
 def steps_of(schedule: Training, examples: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from edgekd.core.search import FINALISTS, Search, short_schedule
+from edgekd.core.search import Search, short_schedule
 from edgekd.core.sizing import Trial, choose, most_worthwhile
 from edgekd.errors import InfeasibleBudgetError
 from edgekd.nn.students import Student
@@ -83,11 +83,11 @@ class Selection:
         return trained[chosen.best]
 
     def halving(self, space: SearchSpace) -> Selected:
-        """Short runs of sizes in turn, then of candidates of that size; whole runs of the most promising ones.
+        """Short runs of sizes in turn, then of candidates of that size; a whole run of the most promising one.
 
         Sizes grow until accuracy stops rising, or to the largest that the budget admits. Half of the pool then
         goes to candidates that fill that size in different ways; the others are what the short runs so far speak for.
-        Of the finalists the one with the best whole run is kept, of equal ones the smaller.
+        Three more short runs are worth more than a second finalist: see benchmarks/search/.
 
         Raises:
             InfeasibleBudgetError: no size was admitted.
@@ -122,11 +122,9 @@ class Selection:
                 search.tell(candidate, trial.accuracy)
                 runs += 1
             count = ASKED_AT_ONCE
-        most_promising = sorted((one.candidate for one in search.best(FINALISTS)), key=lambda one: one.macs)
-        finals = [self._run("student", candidate, self.full) for candidate in most_promising]
-        trial, selected = max(finals, key=lambda final: final[0].accuracy)
-        told = f"the best of {len(finals)} whole runs, of those most promising after {len(trials) + runs} short ones"
-        self._remark(trial.name, trial.name, told)
+        (best,) = search.best(1)
+        trial, selected = self._run("student", best.candidate, self.full)
+        self._remark(trial.name, trial.name, f"the most promising after {len(trials) + runs} short runs")
         return selected
 
     def _grown(self, prefix: str, sizes: Sequence[Candidate], schedule: Training) -> tuple[list[Trial], list[Selected]]:

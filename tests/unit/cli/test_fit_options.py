@@ -49,7 +49,7 @@ def test_a_dry_run_of_a_search_shows_its_sizes_and_what_fills_the_budget():
     sizes, searched = (json.loads(run(*arguments, "--search", search).stdout) for search in ("ladder", "halving"))
     labels = [{str(one["candidate"]["choices"]) for one in plan["candidates"]} for plan in (sizes, searched)]
     assert labels[0] < labels[1]
-    assert sizes["short_runs"] == 0 and searched["short_runs"] == len(labels[0]) + 4
+    assert sizes["short_runs"] == 0 and searched["short_runs"] == len(labels[0]) + 10
     assert searched["total_s"] > max(one["training_s"] for one in searched["candidates"])
 
 
