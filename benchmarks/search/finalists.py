@@ -7,7 +7,7 @@ that differ in their seed alone. `--train` adds rows (about ten minutes a deal a
 tables of README.md are printed.
 
     python benchmarks/search/finalists.py
-    python benchmarks/search/finalists.py --train --profile /tmp/here.toml --limit-ms 0.0063 --budget tight --deals 2,3
+    python benchmarks/search/finalists.py --train --profile /tmp/here.toml --limit-ms 0.00416 --budget tight --deals 2,3
 """
 
 from __future__ import annotations
