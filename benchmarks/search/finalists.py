@@ -21,6 +21,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from edgekd.core.propose import ladder, propose
 from edgekd.core.search import Search, short_schedule
@@ -109,6 +110,8 @@ def simulated(rows: list[dict], short: int, whole: int, seed: int) -> tuple[floa
     count, left = first_asked(short), short
     while left > 0:
         asked = search.ask(min(count, left))
+        if not asked:
+            break
         for one in asked:
             search.tell(one, one.short)
         left, count = left - len(asked), 2
@@ -122,12 +125,6 @@ def at_random(rows: list[dict], count: int, seed: int) -> tuple[float, float]:
     return max(tuple(rows[index]["whole"][random.integers(2)]) for index in chosen)
 
 
-def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's."""
-    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
 def tables(rows: list[dict]) -> None:
     deals: dict[tuple[str, int], list[dict]] = {}
     for row in rows:
@@ -137,8 +134,8 @@ def tables(rows: list[dict]) -> None:
         sys.stdout.write(f"{budget}: {len(found)} deals, {sum(map(len, found.values()))} students\n")
         runs = {deal: np.array([row["whole"] for row in one]) for deal, one in found.items()}
         luck = np.sqrt(np.mean([(one[:, 0] - one[:, 1]) ** 2 / 2 for one in runs.values()]))
-        same = [rank_correlation(one[:, 0, 1], one[:, 1, 1]) for one in runs.values()]
-        within = [np.mean([rank_correlation(*one[:, run].T) for run in (0, 1)]) for one in runs.values()]
+        same = [spearmanr(one[:, 0, 1], one[:, 1, 1]).statistic for one in runs.values()]
+        within = [np.mean([spearmanr(*one[:, run].T).statistic for run in (0, 1)]) for one in runs.values()]
         sys.stdout.write(
             f"  a whole run's luck: {100 * luck:.1f} points (standard deviation of accuracy)\n"
             f"  rank correlation of unseen accuracy between two runs of the same students: {np.mean(same):.2f}\n"

@@ -168,7 +168,7 @@ class MeasuredWork(Record):
 TailName = Literal["p50", "p90", "p95", "p99"]
 TAIL_NAMES: dict[int, TailName] = {50: "p50", 90: "p90", 95: "p95", 99: "p99"}
 TailRatio = tuple[Positive, Positive, Positive]
-"""A percentile over the median: value, lower and upper end."""
+"""A percentile over the quiet median: value, lower and upper end."""
 
 
 class LatencyModel(Record):

@@ -229,7 +229,8 @@ def _print_before_training(stage: Stage, console: Console) -> None:
     """What was found out before training: candidates predicted and measured side by side; whether int8 pays."""
     rows = stage.detail.get("rows", ())
     if rows:
-        table = new_table("Timed before training", "Predicted ms", "Measured ms", right=("Predicted ms", "Measured ms"))
+        columns = ("Predicted ms", "Measured ms")
+        table = new_table("Timed before training (quiet medians)", *columns, right=columns)
         for row in rows:
             name = row["candidate"] if row["kept"] else f"{row['candidate']} (dropped: {row['reason']})"
             table.add_row(plain(name), f"{row['predicted_ms']:.4g}", f"{row['measured_ms']:.4g}")

@@ -48,7 +48,10 @@ class Timed:
 
 @dataclass(frozen=True)
 class CheckedCandidate:
-    """A candidate's median latency on the board, beside what was predicted for it beforehand, in ms."""
+    """A candidate's quiet median latency on the board, beside what was predicted for it beforehand, in ms.
+
+    `reason` says which limit it misses, if any: limits are held against what was measured with all that disturbed it.
+    """
 
     candidate: Candidate
     predicted_ms: float
